@@ -65,7 +65,7 @@ def add_pyramid(path: str | os.PathLike[str], method: Method = "mean") -> None:
     Parameters
     ----------
     path : path
-        The folder of a dataset of this backend.
+        The folder of a dataset that this backend wrote.
     method : {'mean', 'median', 'decimate'}
         How each level is computed from the previous level; see :func:`exengine_ome_zarr.pyramid.halve`.
 

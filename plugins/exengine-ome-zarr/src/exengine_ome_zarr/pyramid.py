@@ -100,8 +100,8 @@ def build_shard(
         The layout of the full resolution.
     method : {'mean', 'median', 'decimate'}
     names : list of str
-        For each level, the path of its shard in the dataset. The first path is that of the existing shard of
-        full resolution.
+        For each level, the path of its shard in the dataset. The first path refers to the existing
+        full-resolution shard.
     frames : iterable of ((t, c, z), numpy.ndarray)
         The indices and pixels of each frame in the shard.
     may_finish : callable

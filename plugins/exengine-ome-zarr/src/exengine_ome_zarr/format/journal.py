@@ -226,7 +226,7 @@ class JournalWriter:
                 raise
             self._map, self._limit = None, 2**62  # the file system cannot reserve space
             return
-        # The mapped part includes the current end, because a batch may begin before the old limit.
+        # The mapping begins at the current end, not at the old limit, because the next batch may begin there.
         begin = self.end // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         mapped = mmap.mmap(self.file.descriptor, limit - begin, offset=begin)
         self._map, self._begin, self._limit = mapped, begin, limit

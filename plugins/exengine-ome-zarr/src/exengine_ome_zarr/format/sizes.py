@@ -16,7 +16,7 @@ zarr-python spends about a millisecond per chunk, so it reads an array five time
 """
 
 COMPRESSED_CHUNK_BYTES = 2 * MIB
-"""The maximum size of a compressed chunk before compression, unless an option sets the chunk size.
+"""The maximum uncompressed size of a chunk with compression, unless an option sets the chunk size.
 
 A frame of at least 256 KiB has two or more chunks, so that two threads can compress it.
 """

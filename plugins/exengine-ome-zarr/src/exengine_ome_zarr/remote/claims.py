@@ -251,7 +251,7 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
     Raises
     ------
     DatasetExistsError
-        If there is anything at the URL that is not part of a dataset of this backend.
+        If anything at the URL is not part of a dataset that this backend wrote.
     DatasetLockedError
         If the dataset is not finished.
     """

@@ -16,10 +16,11 @@ from exengine_ome_zarr.remote.addresses import AccessRefusedError
 from exengine_ome_zarr.remote.bucket import Bucket, Content
 
 PATIENCE_S = 60.0
-"""The time that a caller waits for a store that does not accept uploads."""
+"""The maximum time for which a caller waits while the store does not accept uploads."""
 REFUSED_S = 3.0
-"""The time that a caller waits for a store that refuses uploads, for example because credentials have
-expired.
+"""The maximum time for which a caller waits while the store refuses uploads.
+
+A store refuses uploads if, for example, the credentials have expired.
 """
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
