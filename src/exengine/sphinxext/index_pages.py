@@ -19,7 +19,7 @@ MATRIX = "matrix"
 """File name of the page that compares backends, without its extension."""
 
 RESTRICTIONS = ("same_shape", "same_axes")
-"""Capabilities that limit the accepted frames: a backend that lacks one of them accepts more frames."""
+"""Capabilities that limit the accepted frames: a backend without such a limit accepts more frames."""
 
 _DESCRIPTION = (
     "Choose a storage backend by pixel type, program, safety, compression and size, and compare them all."

@@ -100,7 +100,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str, width
 
 
 def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
-    """Return text as markup if it is valid and safe, or else as a literal block.
+    """Return text as markup if it is valid and safe, otherwise as a literal block.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def safe_block(text: str, *, trusted: bool, sections: bool = False) -> str:
 
 
 def safe_line(text: str, *, trusted: bool) -> str:
-    """Return text as a single line: as markup if it is valid and safe, or else escaped."""
+    """Return text as a single line: as markup if it is valid and safe, otherwise escaped."""
     plain = line(text)
     if trusted or (not problems(plain, sections=False) and _is_paragraph(plain)):
         return plain
