@@ -127,7 +127,7 @@ class MicroManagerSource(FrameSource):
         SourceError
             If the config, the properties or the sequence request something that does not exist.
         """
-        check_sequence(sequence)  # check this before the devices start
+        check_sequence(sequence)  # before any device starts
         self.close()
         core = self._core = _new_core(self._adapters())
         # Release the core even if close() is never called: the interpreter aborts if a core still exists when

@@ -47,7 +47,7 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
     """
     if has_predictor(pixels.dtype.name, compression):
         differences = pixels.copy()
-        differences[:, 1:] -= pixels[:, :-1]  # wraps around, as TIFF requires
+        differences[:, 1:] -= pixels[:, :-1]  # the subtraction wraps around, as TIFF requires
         pixels = differences
     whole = pixels.reshape(-1).view(np.uint8).data
     if compression == "zlib":

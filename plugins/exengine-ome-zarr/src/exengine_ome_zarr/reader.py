@@ -48,7 +48,7 @@ class OmeZarrReader(DatasetReader):
     def __init__(self, path: str) -> None:
         self._folder = path
         manifest = read_manifest(path)
-        self._table = FrameTable(path, manifest)  # open the journal last, so that it matches a final manifest
+        self._table = FrameTable(path, manifest)  # read last, to be complete if the manifest is final
         super().__init__(path, self._table, status_of(manifest), manifest)
         layout = self._table.layout
         self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})
@@ -139,7 +139,7 @@ class OmeZarrReader(DatasetReader):
         count = len(self._table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # query this first, so that refresh() finds the last frames
+            finished = self.is_finished()  # ask before len(), which then counts the last frames
             return len(self._table) > count or finished
 
         return wait_until(has_new_data, timeout)

@@ -63,7 +63,7 @@ class EventOrders(Orders):
         event = self.grouped(event)
         self._check(event)
         for setting in self._stated(event):
-            if setting not in self._base:  # no event has set it yet, so this is the value at the start
+            if setting not in self._base:  # no event has changed this setting yet
                 self._base[setting] = self.value_of(setting)
         return self._order(event, None, self._base)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pymmcore_plus.mda import MDARunner
 
 _WRAPPED = "_exengine_wrapped"
-_RUN = "_exengine_run"  # the attribute of the runner that a run with a sink sets to reserve it
+_RUN = "_exengine_run"  # a run with a sink sets this attribute to reserve the runner
 _lock = threading.Lock()
 
 

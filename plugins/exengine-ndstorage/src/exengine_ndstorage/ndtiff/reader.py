@@ -179,7 +179,7 @@ class NDTiffReader(DatasetReader):
         manifest = read_manifest(self._folder)
         self._growing = _GrowingTable(
             self._folder
-        )  # open the index last, so that it matches a final manifest
+        )  # after the manifest: if that is final, the index is complete
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -306,7 +306,7 @@ class NDTiffReader(DatasetReader):
         count = len(self._growing.table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # query this first, so that refresh() finds the last frames
+            finished = self.is_finished()  # ask before refresh(), which then finds the last frames
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
         return wait_until(has_new_data, timeout)

@@ -93,7 +93,7 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
     place_parameters = ("directory", "name")
     dataset_files = DATASET_FILES
     backend_name = BACKEND_NAME
-    batch_frames = 256  # up to 4 parts each, and the system takes at most 1,024 parts in one write
+    batch_frames = 256  # a frame has up to 4 parts, and one system call writes up to 1,024 parts
 
     def __init__(
         self,
