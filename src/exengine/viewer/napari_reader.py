@@ -19,7 +19,7 @@ Layer = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:
-    """Return a function that reads a dataset into layers; None if there is no dataset at the path.
+    """Return a function that reads a dataset into layers; None if the path contains no dataset.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class CarefulCore(_RememberingCore):
     """
 
     def setShutterOpen(self, *args: Any) -> None:
-        """Open or close a shutter. Closing has no effect if there is no shutter.
+        """Open or close a shutter. Closing has no effect if no shutter is selected.
 
         The engine closes the shutter after each image, even if the microscope has no shutter.
         """
@@ -131,6 +131,6 @@ class CoreView:
             setattr(object.__getattribute__(self, "_core_ref")(), name, value)
 
     def setShutterOpen(self, *args: Any) -> None:
-        """Open or close a shutter. Closing has no effect if there is no shutter."""
+        """Open or close a shutter. Closing has no effect if no shutter is selected."""
         if len(args) > 1 or args[0] or self.getShutterDevice():
             self.__getattr__("setShutterOpen")(*args)
