@@ -13,7 +13,7 @@ from exengine.sphinxext.rst import escape, table
 
 
 def capabilities_table(cls: type[DataStorage]) -> str:
-    """Return a table of a backend's capabilities: their values, also in variants, and their meanings."""
+    """Return a table of a backend's capabilities: their meanings and values, including values in variants."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
         (

@@ -156,7 +156,7 @@ def _split(core: "CMMCorePlus", name: str) -> tuple[str, str]:
     if prop not in known:
         raise SourceError(
             f"property {name!r}: device {device!r} has no property {prop!r}{did_you_mean(prop, known)}; "
-            f"its properties are {_listed(known)}"
+            f"its properties: {_listed(known)}"
         )
     return device, prop
 
@@ -166,7 +166,7 @@ def _check_device(core: "CMMCorePlus", name: str, device: str) -> None:
     if device not in devices:
         raise SourceError(
             f"property {name!r}: the config has no device {device!r}{did_you_mean(device, devices)}; "
-            f"its devices are {_listed(devices)}"
+            f"its devices: {_listed(devices)}"
         )
 
 
@@ -231,7 +231,7 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
         raise sequence_error(
             "channels of the config",
             f"channel {preset!r} belongs to group {group!r}, but the config has no such "
-            f"group{did_you_mean(group, groups)}; its groups are {_listed(groups)}; set the option "
+            f"group{did_you_mean(group, groups)}; its groups: {_listed(groups)}; set the option "
             "channel_group to the group that contains your channels",
         )
     presets = core.getAvailableConfigs(group)
@@ -239,7 +239,7 @@ def check_channel(core: "CMMCorePlus", group: str, preset: str) -> None:
         raise sequence_error(
             "channels of the config",
             f"group {group!r} has no channel {preset!r}{did_you_mean(preset, presets)}; "
-            f"its channels are {_listed(presets)}",
+            f"its channels: {_listed(presets)}",
         )
     for device, prop, value in core.getConfigData(group, preset):
         if device != "Core":
@@ -296,7 +296,7 @@ def check_camera(core: "CMMCorePlus", label: str) -> None:
     if label not in cameras:
         raise sequence_error(
             "cameras",
-            f"the config has no camera {label!r}{did_you_mean(label, cameras)}; its cameras are "
+            f"the config has no camera {label!r}{did_you_mean(label, cameras)}; its cameras: "
             f"{_listed(cameras)}",
         )
 

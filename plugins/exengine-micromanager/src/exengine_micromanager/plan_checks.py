@@ -172,7 +172,7 @@ def _check_autofocus(
             raise sequence_error(
                 "autofocus",
                 "autofocus_device_name must be the focus drive for the autofocus offset, but the config "
-                f"has no focus drive {name!r}; its focus drives are {', '.join(map(repr, drives)) or 'none'}",
+                f"has no focus drive {name!r}; its focus drives: {', '.join(map(repr, drives)) or 'none'}",
             )
         if name is not None and plan.autofocus_motor_offset is None:
             raise sequence_error(

@@ -182,8 +182,8 @@ def refuse_remote(options: Mapping[str, Any]) -> None:
     """Raise ``OptionError`` for options that a dataset in object storage cannot have."""
     if options.get("pyramid", "none") != "none":
         raise OptionError(
-            "a dataset in object storage cannot have resolution levels, because its full shards leave this "
-            "machine before the levels are computed; leave out pyramid, or write to a folder and copy it"
+            "a dataset in object storage cannot have resolution levels, because full shards are removed from "
+            "this machine before the levels are computed; leave out pyramid, or write to a folder and copy it"
         )
 
 

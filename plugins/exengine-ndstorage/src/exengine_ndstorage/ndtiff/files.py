@@ -1,4 +1,4 @@
-"""Valid names for a dataset's files and folders."""
+"""Checks and helper functions for the files and folders of a dataset."""
 
 import os
 import re

@@ -222,7 +222,7 @@ class _ReadTile:
             if data.shape != self._shape or data.dtype != self._dtype:
                 raise UnsupportedOperationError(
                     f"the tile at {axes} has shape {data.shape} and dtype {data.dtype}, but the first "
-                    f"tile has {self._shape} and {self._dtype}"
+                    f"tile has shape {self._shape} and dtype {self._dtype}"
                 )
             tile = np.ma.asarray(data) if masked else data
         return tile[self._cut][(None,) * (len(self._axes) - 2)]

@@ -199,7 +199,7 @@ class Directory:
 
 
 def directories(table: FrameTable, frames: Iterable[int]) -> Iterator[Directory]:
-    """Yield the directories for frames, skipping frames that this backend cannot have written."""
+    """Yield the directory of each frame, except for frames that this backend cannot have written."""
     layouts: dict[int, FrameLayout | None] = {}
     for frame in map(int, frames):
         _, number, pixels_at, metadata_at, metadata_bytes = table.place(frame)

@@ -34,7 +34,7 @@ _IMAGEJ_UM = {"micron": 1.0, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "nm": 1e-3,
 
 
 class _Frame(NamedTuple):
-    """The functions that read and check a frame, and the frame's metadata."""
+    """A frame: the functions that read and check it, and its metadata."""
 
     read: Callable[[], npt.NDArray[Any]]
     check: Callable[[], None]

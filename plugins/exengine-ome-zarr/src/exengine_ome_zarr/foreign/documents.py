@@ -216,7 +216,7 @@ def _series_keys(files: Files, group: Group) -> list[str]:
 
 
 def _keys_in(group: Group, items: Any, what: str, files: Files) -> list[str]:
-    """Return the keys from a list with paths, or with objects that have a path."""
+    """Return the keys from a list of paths, or from a list of objects that have a path."""
     if not isinstance(items, list):
         raise DatasetDamagedError(f"{files.name(group.key)}: the metadata do not list the {what}")
     if len(items) > MAX_IMAGES:

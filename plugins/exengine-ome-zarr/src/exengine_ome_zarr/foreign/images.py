@@ -250,7 +250,7 @@ class ForeignDataset:
             return self._levels.setdefault((image, place), LevelArray(self.files, layout, described.axes))
 
     def index(self, level: int) -> GridIndex:
-        """Return the index by which the frames of a resolution level are found.
+        """Return the index that finds the frames of a resolution level.
 
         Raises
         ------

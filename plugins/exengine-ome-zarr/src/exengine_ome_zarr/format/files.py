@@ -1,4 +1,4 @@
-"""The files of a dataset apart from the pixels: file names, documents, and files that only grow."""
+"""The files of a dataset, apart from its pixels: their names, the documents, and the files that only grow."""
 
 import contextlib
 import itertools
