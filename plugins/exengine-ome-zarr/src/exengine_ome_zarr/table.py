@@ -360,4 +360,4 @@ class FrameTable:
         absent = [axis for axis in positions if axis not in axes]
         if absent:
             return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
-        return f"none of the {self._count} frames has this combination of positions"
+        return "no frame has this combination of positions"

@@ -184,4 +184,4 @@ class CoordinateIndex:
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
             return f"the axes are {', '.join(self._weights)}; the coordinates lack {', '.join(absent)}"
-        return f"none of the {len(self._numbers)} frames has this combination of positions"
+        return "no frame has this combination of positions"

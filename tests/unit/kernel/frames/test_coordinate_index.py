@@ -159,7 +159,7 @@ def filled():
         ({"time": 0, "channel": "Cy5"}, "the positions on axis 'channel' are 'DAPI', 'FITC'"),
         ({"time": 0}, "the axes are time, channel; the coordinates lack channel"),
         ({}, "the axes are time, channel; the coordinates lack time, channel"),
-        ({"time": 2, "channel": "FITC"}, "none of the 7 frames has this combination of positions"),
+        ({"time": 2, "channel": "FITC"}, "no frame has this combination of positions"),
     ],
 )
 def test_an_absence_is_explained_by_what_is_there(filled, where, text):

@@ -404,7 +404,7 @@ class FrameTable:
                     return f"the positions on axis {axis!r} are {summarize_positions(values)}"
         if absent := [axis for axis in self.axes if axis not in axes]:
             return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
-        return f"none of the {self._count} frames has this combination of positions"
+        return "no frame has this combination of positions"
 
     @property
     def superseded(self) -> frozenset[int]:

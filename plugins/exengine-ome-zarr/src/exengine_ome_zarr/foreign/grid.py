@@ -142,7 +142,7 @@ class GridIndex:
         absent = [axis for axis in positions if axis not in axes]
         if absent:
             return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
-        return f"none of the {len(self)} frames has this combination of positions"
+        return "no frame has this combination of positions"
 
 
 def _coordinates(grid: ImageGrid, values: Sequence[int | str]) -> DataCoordinates:
