@@ -46,7 +46,9 @@ _MOST_DIFFERENCES = 10
 
 @dataclass(frozen=True)
 class Earlier:
-    """The frames and the earlier runs of a dataset that is continued. A container of coordinates.
+    """The frames and the earlier runs of a dataset that is continued.
+
+    An instance contains the coordinates of these frames.
 
     Attributes
     ----------
@@ -142,7 +144,7 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     path = storage.path
     if path is None:
         raise UnsupportedOperationError(
-            f"backend {storage.name!r} keeps frames in memory, so an acquisition with it cannot be continued"
+            f"backend {storage.name!r} keeps frames in memory, so its acquisitions cannot be continued"
         )
     if is_url(path):
         raise UnsupportedOperationError(
@@ -170,11 +172,11 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
         else:
             raise UnsupportedOperationError(
                 f"{path} has no record of its config, so the missing frames are unknown; only datasets "
-                "that exengine acquire wrote can be continued"
+                "written by exengine acquire can be continued"
             )
     if dataset.status is DatasetStatus.DAMAGED:
         raise DatasetDamagedError(
-            f"{path} is damaged: {dataset.status_reason}; repair it with exengine recover --in-place first"
+            f"{path} is damaged: {dataset.status_reason}; repair it first with exengine recover --in-place"
         )
     found = [] if kept is None else differences(kept, config, storage)
     if found:
@@ -201,8 +203,8 @@ def _refuse_what_cannot_be_continued(path: str, config: Config, storage: Storage
         )
     if config["handler.process"] is not None:
         raise UnsupportedOperationError(
-            f"{path} cannot be continued, because handler.process changes the frames, so the stored frames "
-            "cannot be matched with the plan; acquire into a new dataset"
+            f"{path} cannot be continued: handler.process changes the frames, so the stored frames cannot be "
+            "matched with the plan; acquire into a new dataset"
         )
     plans = point_plans(parse_sequence(config.section("sequence")))
     if any(getattr(plan, "random_seed", 0) is None for plan in plans):

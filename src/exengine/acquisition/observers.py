@@ -67,7 +67,7 @@ class Observers:
             waiting.add(coordinates)
 
     def opened(self, storage: Any, backend: str, path: str | None) -> None:
-        """Start the threads and notify the observers of the storage. Returns immediately."""
+        """Start the threads, which notify the observers that the storage is open. Returns immediately."""
         for observer in self._observers:
             observer.start({"storage": storage, "backend": backend, "path": path})
 
@@ -139,7 +139,9 @@ class _Observer:
             for (_, text), count in list(self._errors.items())
         ]
         if self.waiting.missed:
-            texts.append(f"{self.name} was too slow and was not notified of {self.waiting.missed} frames")
+            texts.append(
+                f"{self.name} was too slow and was not notified of {self.waiting.missed} of the frames"
+            )
         if self._thread.is_alive():
             texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s and was abandoned")
             _log.error("%s", texts[-1])

@@ -246,7 +246,7 @@ class Acquisition:
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
                 self._source_error = SourceError(
-                    f"the source delivered {offered} frames instead of {expected}"
+                    f"the number of delivered frames is {offered} instead of {expected}"
                 )
         own_error = self._plan_error or self._source_error
         if isinstance(own_error, HandlerError):

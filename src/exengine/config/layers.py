@@ -203,7 +203,7 @@ def _add_layer(
             for key in [key for key in config.values if key.startswith(options + ".")]:
                 config.set_aside_value(key, reason)
     if any(key.startswith("sequence.") for key in flat) and origin and origin.layer in ("file", "argument"):
-        # A sequence is a single unit, so it replaces a lower layer's sequence as a whole.
+        # Sequences are not merged: a sequence replaces the whole sequence of a lower layer.
         for key in [key for key in config.values if key.startswith("sequence.")]:
             config.set_aside_value(key, f"{origin} sets a sequence of its own")
     for key, value in flat.items():

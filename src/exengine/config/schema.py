@@ -63,7 +63,7 @@ _SHORT_FORMS = {"Channel": {"type": "string"}, "AbsolutePosition": {"type": "arr
 def _as_useq_reads(schema: Any) -> Any:
     """Allow the short forms that useq accepts but omits from its schema.
 
-    A duration can be given as a number of seconds, a channel as its name, and a position as its x, y and z.
+    A duration can be a number of seconds, a channel a name, and a position a list of x, y and z.
     """
     if isinstance(schema, list):
         return [_as_useq_reads(value) for value in schema]

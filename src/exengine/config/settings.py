@@ -107,7 +107,7 @@ SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETT
 FREE_SECTIONS = ("storage.options", "source.options", "sequence")
 """Sections whose keys are defined by plugins or by useq."""
 NAMED_BY = {"storage.options": "storage.backend", "source.options": "source.name"}
-"""Section of options -> the setting that names the plugin."""
+"""Maps each section of options to the setting that names the plugin."""
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
@@ -143,7 +143,7 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
     Parameters
     ----------
     values : dict
-        Key of the setting -> value. None is accepted for string settings.
+        Maps the keys of settings to values. None is accepted for string settings.
     origin : callable
         Returns the origin of a key's value, used in messages.
 

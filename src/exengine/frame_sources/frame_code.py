@@ -101,7 +101,7 @@ def code_of(coordinates: DataCoordinates) -> bytes:
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; if any value does not fit in a byte, return none, so that no code is found."""
+    """Return values as bytes; return no bytes if a value does not fit in one, so that no code is found."""
     with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

@@ -212,7 +212,7 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield all image events, including those that are skipped, relative to a start position of 0."""
+        """Yield all image events, including skipped ones, as if all stages were at 0 when the run starts."""
         for event, keep in self._with_next(self._taken()):
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
@@ -328,7 +328,7 @@ class CompleteEvents:
 
 
 def used_axes(sequence: "useq.MDASequence") -> set[str]:
-    """Return the keys of all axes along which events differ, including axes of positions' own sequences."""
+    """Return the keys of all axes along which events differ, including those of a position's own sequence."""
     axes = _axes_of(sequence)
     for _, own in sub_sequences(sequence):
         axes |= _axes_of(own)

@@ -216,8 +216,8 @@ class DataHandler:
                         if began is not None:
                             ledger.stalled_s += time.monotonic() - began
                             ledger.stalled += 1
-                        # No function is called before append, so an interrupt leaves the frame either both
-                        # counted and queued, or neither.
+                        # No function is called before append, so that an interrupt cannot leave a frame that
+                        # is counted but not queued.
                         ledger.offered += 1
                         if not self._processes:
                             ledger.passed_on += 1
@@ -409,7 +409,7 @@ class DataHandler:
         if flight.error is not None:
             lost = flight.ledger.failed
             raise flight.handler_error(
-                f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
+                f"frames not stored: {lost}" if lost else "the dataset was not finished correctly"
             )
 
     # -- threads ---------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. The
+    """A function, given as ``module:name``, that reads a frame with an independent reader of the format. The
     function takes a path and coordinates, and returns the pixels. The conformance kit tests C6 with it."""
 
     backend_name: str = ""
@@ -165,7 +165,7 @@ class DataStorage(StorageViews, ABC):
         Parameters
         ----------
         options : mapping
-            Keyword arguments for :meth:`create`; an option that is left out has its default.
+            Keyword arguments for :meth:`create`; omitted options have their default values.
         path : str, optional
             The requested path of the dataset.
         """

@@ -44,7 +44,7 @@ class PlannedAxis:
             return
         count = len(self.positions)
         if len(set(self.positions)) != count:
-            raise ValueError(f"axis {self.name!r} has a position twice: {self.positions!r:.200}")
+            raise ValueError(f"axis {self.name!r} has duplicate positions: {self.positions!r:.200}")
         if self.length is None:
             object.__setattr__(self, "length", count)
         elif self.length != count:

@@ -28,7 +28,7 @@ class Waiters:
         """The tickets of the threads that wait, in order of arrival."""
 
     def enlist(self) -> threading.Lock:
-        """Return a new ticket. Then release the state's lock, call :func:`wait`, and check the state."""
+        """Return a new ticket. The caller then releases the lock, calls :func:`wait` and checks the state."""
         ticket = threading.Lock()
         ticket.acquire()
         self.tickets.append(ticket)

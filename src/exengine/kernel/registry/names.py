@@ -15,14 +15,14 @@ PROVIDERS = {
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository -> its distribution, which is in a folder of that name."""
+"""Maps the name and group of each plugin in this repository to its distribution, which names its folder."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 """Instructions for installing every plugin in this repository."""
 
 
 def fold(name: str) -> str:
-    """Return a name as it is compared: in lower case, with any run of ``-``, ``_`` or ``.`` as one ``-``.
+    """Return a name for comparison: in lower case, with any run of ``-``, ``_`` or ``.`` as a single ``-``.
 
     Examples
     --------

@@ -19,7 +19,7 @@ CONVERSION = "conversion"
 PLAN = "plan"
 """The name of the annotation that records facts from the plan of an acquisition."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
-"""Axis -> unit of the distance between its positions."""
+"""Maps each axis to the unit of the distance between its positions."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
 _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 

@@ -187,8 +187,8 @@ class FormatHooks(IndexedStorage):
         Returns
         -------
         mapping of str to bytes
-            The path of each file, relative to the dataset folder, with ``/`` between its parts -> its
-            content. Each path must match a pattern of :meth:`claimed_files`.
+            Maps the path of each file, relative to the dataset folder and with ``/`` between its parts, to
+            its content. Each path must match a pattern of :meth:`claimed_files`.
         """
         return {}
 

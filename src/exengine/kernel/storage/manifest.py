@@ -39,8 +39,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """The maximum size of a manifest, in bytes; a larger manifest is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
-_SEAL = b',\n "checksum": "crc32:%08x"  }'  # the two spaces are lost if another program writes the JSON text
-_MOST_WRONG = 4  # an end that differs from a seal in so few bytes is a damaged seal
+_SEAL = b',\n "checksum": "crc32:%08x"  }'  # another program that rewrites the JSON would omit the two spaces
+_MOST_WRONG = 4  # a seal with at most this many wrong bytes is recognized as damaged
 MAX_BACKEND_CHARACTERS = 500
 """The maximum length of a backend's name."""
 
@@ -101,7 +101,7 @@ class Manifest(Mapping[str, Any]):
         status = DatasetStatus(str(content.get("status"))[:60])
         if problem and status is not DatasetStatus.INCOMPLETE:
             status = DatasetStatus.DAMAGED
-        content.pop("checksum", None)  # of the bytes, which the content no longer depends on
+        content.pop("checksum", None)  # it belongs to the bytes of the file, not to the content
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)

@@ -79,8 +79,8 @@ class DatasetPlace:
             Patterns for the names of the dataset's files, to be recorded in the manifest; see
             ``DataStorage.dataset_files``.
         initial : mapping of str to bytes
-            The files that the folder contains from the start: relative path, with ``/`` between its parts ->
-            content.
+            The files that the folder contains from the start: maps their relative paths, with ``/`` between
+            the parts, to their contents.
 
         Raises
         ------

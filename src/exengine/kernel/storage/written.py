@@ -78,7 +78,7 @@ class WrittenStorage(FormatHooks):
         place.reopen()
 
     def cannot_begin(self, error: BaseException) -> None:
-        """End a storage that cannot be created."""
+        """End a storage whose creation failed."""
         raise NotImplementedError
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:

@@ -1,7 +1,7 @@
 """All frames of a storage as one xarray Dataset, which reads them lazily.
 
-Only this module of the kernel uses xarray. The module is imported late, so that xarray is loaded only when
-needed.
+This is the only module of the kernel that uses xarray. It is imported only when it is needed, because it
+loads xarray.
 """
 
 import itertools

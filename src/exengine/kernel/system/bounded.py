@@ -199,7 +199,9 @@ def _children_of_node(node: Any) -> Iterable[Any]:
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
-        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters, but is not a string")
+        raise ValueError(
+            f"{node.value[:20]}... has {len(node.value)} characters; only a string may be that long"
+        )
     else:
         _refuse_ambiguous_value(node)
 
@@ -230,16 +232,16 @@ def _refuse_ambiguous_value(node: Any) -> None:
     if kind == "bool" and value.lower() not in ("true", "false"):
         meaning = str(value.lower() in ("yes", "on", "y")).lower()
         raise ValueError(
-            f"line {line}: YAML reads {value} as {meaning}; write '{value}' with quotes if it is text, or "
-            f"{meaning}"
+            f"line {line}: YAML reads {value} as {meaning}; write '{value}' with quotes if it is text, "
+            f"otherwise {meaning}"
         )
     if kind == "int" and (_OCTAL.fullmatch(value) or ":" in value):
         import yaml
 
         number = yaml.safe_load(value)
         raise ValueError(
-            f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, or "
-            "the number without colons or leading zeros"
+            f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, "
+            "otherwise the number without colons or leading zeros"
         )
     if value[:1] in _TYPOGRAPHIC or value[-1:] in _TYPOGRAPHIC:
         raise ValueError(

@@ -64,7 +64,7 @@ def open_regular(
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-    # Another file may replace this file between the check and the opening.
+    # The file may be replaced between the check above and ``os.open``.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
     relative = {} if dir_fd is None else {"dir_fd": dir_fd}
@@ -295,7 +295,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
             more = os.pwrite(descriptor, rest[done:], offset + done)
-            if not more:  # no system should do this, but retrying forever would hang
+            if not more:  # should never happen, but the loop would otherwise never end
                 raise OSError(errno.EIO, "the file system accepted no more bytes, but reported no error")
             done += more
     return offset + whole

@@ -24,7 +24,7 @@ _NEW_JOURNAL = "exengine.new"
 
 
 class Continued(NamedTuple):
-    """A spool to append to, and the frames that it has, in order."""
+    """A spool to append to, and the frames that it already contains, in order."""
 
     spool: SpoolWriter
     frames: list[SpooledFrame]

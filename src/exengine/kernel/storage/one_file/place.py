@@ -171,7 +171,7 @@ class FilePlace(DatasetPlace):
         files.sync_folder(os.path.dirname(self.path))
 
     def manifest_for_file(self, status: DatasetStatus, reason: str, frames: int) -> bytes:
-        """Return the manifest to be stored in the file itself, for use without the manifest next to it."""
+        """Return the manifest to be stored in the file itself, for use if the manifest next to it is lost."""
         content = {**self._content, "status": status.value, "frames": frames}
         if reason:
             content["reason"] = self.cut(reason)
@@ -187,7 +187,7 @@ class FilePlace(DatasetPlace):
 
     def unlock(self) -> None:
         """Remove the lock file and release the lock. Idempotent."""
-        if self._lock is not None and self._owner == os.getpid():  # a forked process leaves it to the owner
+        if self._lock is not None and self._owner == os.getpid():  # a forked process does not remove it
             _remove_lock(self.path, self._lock)
         super().unlock()
 
@@ -243,7 +243,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
 
 
 KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
-"""Whether the patterns of a dataset include ``{file}`` -> the class for its location."""
+"""The class for the location of a dataset, by whether its patterns include ``{file}``."""
 
 
 def reclaim(path: str) -> DatasetPlace:
