@@ -36,7 +36,7 @@ RUNS = "runs"
 """The annotation of a dataset that lists its runs."""
 
 _OF_ONE_RUN = ("ledger", "recovery")
-"""Annotations of a dataset that describe a single run or the repair after that run."""
+"""Annotations that describe a single run of a dataset, or the repair after that run."""
 
 _MOST_NAMED = 5  # maximum number of frames in each list of a run's record
 _MOST_RUNS = 1000

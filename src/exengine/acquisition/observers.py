@@ -72,7 +72,9 @@ class Observers:
             observer.start({"storage": storage, "backend": backend, "path": path})
 
     def finished(self, ledger: Ledger, status: str, path: str | None) -> list[str]:
-        """Notify the observers of the end, wait for them, and return their errors, one line each.
+        """Notify the observers that the acquisition has ended, and wait for them.
+
+        Return their errors, one line each.
 
         Parameters
         ----------

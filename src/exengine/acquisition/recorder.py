@@ -346,7 +346,7 @@ class Recorder:
             handler.await_completion(timeout)
 
     def report(self) -> None:
-        """Notify the observers of the end. Call this once, after :meth:`finish`."""
+        """Notify the observers that the acquisition has ended. Call this once, after :meth:`finish`."""
         if self._observers is not None:
             self.observer_errors = self._observers.finished(self.ledger, self.status, self.path)
 

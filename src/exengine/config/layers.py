@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not meant as a setting, unlike EXENGINE_STORAGE_PATH, which is reported
+            continue  # not meant as a setting; EXENGINE_STORAGE_PATH, for example, is reported instead
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -41,7 +41,7 @@ SETTINGS = (
         "storage.check_space",
         True,
         {"type": "boolean"},
-        "Whether to reject an acquisition for which the disk or the memory does not have enough space.",
+        "Whether to reject an acquisition that would not fit on disk or in memory.",
     ),
     Setting("storage.options", {}, {"type": "object"}, "Options of the backend, as listed on its page."),
     Setting(

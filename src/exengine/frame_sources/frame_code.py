@@ -91,7 +91,7 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
 
 
 def code_of(coordinates: DataCoordinates) -> bytes:
-    """Return the code for coordinates, with one byte per pixel value."""
+    """Return the bytes that encode coordinates. Each byte is stored as one pixel value."""
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
         raise UnsupportedDataError(

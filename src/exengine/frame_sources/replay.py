@@ -258,7 +258,7 @@ def _time_point(coordinates: DataCoordinates) -> int:
 
 
 def _first_layout(dataset: DataStorage) -> tuple[PlannedLayout, ...]:
-    """Return the layout of the frames if all of them have the same layout, and otherwise no layout."""
+    """Return the layout that all frames have in common, or no layout if there may be several."""
     if not dataset.capabilities.same_shape:
         return ()
     pixels = dataset.get_data(next(iter(dataset)))

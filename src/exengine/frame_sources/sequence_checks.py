@@ -23,7 +23,7 @@ SEQUENCE_RULES = {
     "numbers": "Every number is finite.",
     "values": "Every plan has values; its limits are not swapped, and its step is above 0.",
     "axis order": "axis_order contains the axis of every plan.",
-    "axes": "keep_shutter_open_across and autofocus_plan.axes name axes of the sequence.",
+    "axes": "keep_shutter_open_across and autofocus_plan.axes contain only axes of the sequence.",
     "times": "Intervals and durations are not negative, and determine the number of time points.",
     "points": "A single point sets only x and y in a grid, and only x, y and z in a well.",
     "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",

@@ -233,7 +233,7 @@ class DataStorage(StorageViews, ABC):
         path : path
             The path of the dataset.
         lost : collection of DataCoordinates
-            The frames with pixels that cannot be read back. The backend removes them.
+            The frames whose pixels cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
             New metadata, or an empty dict if it would not fit, for frames whose own metadata cannot be read.
 

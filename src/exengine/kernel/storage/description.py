@@ -27,7 +27,7 @@ _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 def plan_of(dataset: DataStorage) -> SourcePlan:
     """Return the known facts about the acquisition of a dataset.
 
-    The format records these facts, or the dataset's annotations and metadata do.
+    The facts come from the format, or else from the dataset's annotations and metadata.
 
     Parameters
     ----------

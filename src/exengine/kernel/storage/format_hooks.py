@@ -195,7 +195,7 @@ class FormatHooks(IndexedStorage):
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``. The manifest records the facts, and a reader finds them as
+        Called after ``finish_frames``. The manifest records the facts, and a reader finds them in
         :attr:`exengine.base_classes.Manifest.facts`. If the storage has failed, the method is not called, and
         there are no facts.
         """

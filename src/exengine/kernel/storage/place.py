@@ -221,7 +221,7 @@ class DatasetPlace:
         self._write(durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
-        """Store a JSON value in the final manifest, if the disk accepts it after an earlier failure.
+        """After a failure, store a JSON value in the final manifest, if the disk accepts it.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class DatasetPlace:
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
     ) -> None:
-        """Sync the name of the folder, then durably write the final manifest.
+        """Sync the folders with new entries, then durably write the final manifest.
 
         Parameters
         ----------

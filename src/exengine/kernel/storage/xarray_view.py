@@ -22,7 +22,7 @@ from exengine.kernel.storage.array_view import present_frames
 from exengine.kernel.storage.description import plan_of
 
 _COLORS = "rgb"
-"""The dimension of the samples of a frame ``(Y, X, 3)``."""
+"""The name of the dimension for the colors of a frame ``(Y, X, 3)``."""
 
 
 def to_dataset(storage: DataStorage) -> Any:

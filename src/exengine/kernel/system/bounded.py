@@ -13,7 +13,7 @@ from typing import Any
 MAX_JSON_VALUES = 1_000_000
 """The maximum number of values in a JSON document, including lists and dicts; this many take about 200 MB."""
 MAX_VALUES = 50_000
-"""The maximum number of values in a YAML or TOML document; each repetition through an alias counts."""
+"""The maximum number of values in a YAML or TOML document; values are counted again for each alias."""
 MAX_DEPTH = 50
 """The maximum nesting depth of lists and mappings in YAML and TOML."""
 MAX_INT_BITS = 64
@@ -168,7 +168,7 @@ def _without_excess(content: Any) -> Any:
 def _measure(
     thing: Any, level: int, children_of: Callable[[Any], Iterable[Any]], known: dict[int, tuple[int, int]]
 ) -> tuple[int, int]:
-    """Return the number of values in an object, with aliases expanded, and its depth.
+    """Return the number of values in an object, with aliases expanded, and the depth of the object.
 
     Raises
     ------

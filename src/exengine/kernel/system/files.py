@@ -1,4 +1,4 @@
-"""Operations that differ between operating systems: opening, renaming, locking, syncing and settings."""
+"""File operations that differ between operating systems, and the folder for the user's settings."""
 
 import errno
 import functools
@@ -346,7 +346,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
 
 def refusal_of(path: str) -> str:
-    """Return the reason why a string cannot be meant as a folder path; empty if it can.
+    """Return the reason why a string cannot be used as a folder path; empty if it can.
 
     Examples
     --------

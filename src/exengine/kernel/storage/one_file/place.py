@@ -2,7 +2,7 @@
 
 For ``scan.h5``, the manifest is ``scan.h5.exengine.json`` and the lock is ``scan.h5.exengine.lock``, which
 exists only while a writer is active, or after a writer was killed. Other files of the backend, such as a
-journal, have names that begin with ``scan.h5.exengine.`` too.
+journal, also have names that begin with ``scan.h5.exengine.``.
 
 A claim takes the lock, writes the manifest, and then makes the file visible by renaming it. If two writers
 race for a path, exactly one wins. A manifest without a file either was left by a claim that was killed, or
@@ -28,9 +28,9 @@ from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
-"""The ending of the file name for a new version of a dataset's file."""
+"""The suffix of the new version of a dataset's file."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
-"""The endings of the file names that ExEngine itself uses next to any single-file dataset."""
+"""The suffixes of ExEngine's own files next to a single-file dataset."""
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 

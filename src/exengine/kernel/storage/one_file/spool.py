@@ -35,7 +35,7 @@ _HEAD_BYTES = _RECORD.size + _CRC.size
 _PAGE_BYTES = 4096
 _ALIGN_FROM_BYTES = 65536  # larger frames begin at a page boundary, because unaligned writes take longer
 _MOST_TEXT_BYTES = 2**28
-_STEP_BYTES = 2**22  # bytes of the journal per read
+_STEP_BYTES = 2**22  # number of journal bytes that are read at a time
 
 Checksum = Callable[[Any], int]
 
