@@ -231,7 +231,7 @@ def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[
         last["reason"] = dataset.status_reason[:_MOST_OF_A_REASON]
     for name in _OF_ONE_RUN:
         note = dataset.annotations.get(name)
-        # A run that was killed leaves no ledger, so a ledger in its dataset is that of an earlier run.
+        # A run that was killed leaves no ledger, so any ledger in its dataset comes from an earlier run.
         if isinstance(note, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
             last[name] = {
                 key: value[:_MOST_NAMED] if isinstance(value, list) else value for key, value in note.items()

@@ -90,7 +90,7 @@ class Config:
         return self.origins.get(key, Origin("default"))
 
     def is_above(self, key: str, other: str) -> bool:
-        """Return whether the value of a key comes from a higher layer than that of another key."""
+        """Return whether the value of a key comes from a higher layer than the value of another key."""
         return _rank(self.origin(key)) > _rank(self.origin(other))
 
     def section(self, prefix: str) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not meant as a setting; EXENGINE_STORAGE_PATH, for example, is reported instead
+            continue  # not meant as a setting; names such as EXENGINE_STORAGE_PATH are reported
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -10,7 +10,7 @@ from exengine.kernel.registry.options import options_of
 def config_schema() -> dict[str, Any]:
     """Return a JSON Schema that editors can use to check and complete config files.
 
-    It includes the options of every valid installed plugin. All plugins are imported.
+    It includes the options of every valid installed plugin. All plugins are imported to find these options.
     """
     sections: dict[str, Any] = {}
     for setting in SETTINGS:

@@ -92,7 +92,7 @@ class Storing:
             if is_full and self._most_put > _MOST_AT_ONCE:
                 waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
                 self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
-            # Only needed in memory, because a storage on disk lets the producer run while it writes.
+            # Only a storage in memory needs this; a storage on disk lets the producer run while it writes.
             if self._in_memory and not self._buffers.prepare() and self._producer_pauses:
                 sleep(_PAUSE_S)
         self._buffers.release()

@@ -38,7 +38,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # pairs of first frame number and axis
+        self._axis_since: list[tuple[int, str]] = []  # each axis, preceded by the number of its first frame
 
     def __len__(self) -> int:
         return len(self._numbers)

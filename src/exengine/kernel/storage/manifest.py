@@ -101,7 +101,7 @@ class Manifest(Mapping[str, Any]):
         status = DatasetStatus(str(content.get("status"))[:60])
         if problem and status is not DatasetStatus.INCOMPLETE:
             status = DatasetStatus.DAMAGED
-        content.pop("checksum", None)  # it belongs to the bytes of the file, not to the content
+        content.pop("checksum", None)  # the checksum of the bytes does not describe the content
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)

@@ -88,7 +88,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
 
         Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
         set all attributes; any error is then ignored. In a forked child, this method is called only if the
-        program closes the storage there, and must not write to the files.
+        child closes the storage, and must not write to the files.
         """
 
     # -- reading ---------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Datasets packed into a single file: a ZIP archive without compression, in which files are read in place.
 
-The archive contains each file of a dataset's folder, under the path of the file relative to that folder. A
-backend that reads such archives derives from :class:`PackableDatasets`.
+The archive contains each file of a dataset's folder, under its path relative to that folder. A backend that
+reads such archives derives from :class:`PackableDatasets`.
 """
 
 import errno

@@ -152,7 +152,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_toml(text: str) -> Any:
-    """Return the content of a TOML document; None if it is empty. Errors are as for :func:`parse_yaml`."""
+    """Return the content of a TOML document, or None if it is empty.
+
+    The errors are those of :func:`parse_yaml`.
+    """
     import tomllib
 
     if _LONG_KEY.search(text):

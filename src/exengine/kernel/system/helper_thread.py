@@ -68,8 +68,8 @@ class _Worker:
     def is_busy(self) -> bool:
         """Return whether a new job would have to wait.
 
-        This method does not use a lock, so its result is wrong in rare cases. An interrupt between acquiring
-        such a lock and submitting the job would leave the lock held forever.
+        This method does not use a lock, so its result is wrong in rare cases. With a lock, an interrupt
+        between acquiring it and submitting the job would leave it held forever.
         """
         return self._at_work or not self.jobs.empty()
 
