@@ -95,7 +95,7 @@ def code_of(coordinates: DataCoordinates) -> bytes:
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
         raise UnsupportedDataError(
-            f"the coordinates take up {len(text)} bytes as JSON; the code can contain at most {TEXT_LIMIT}"
+            f"the coordinates take up {len(text)} bytes as JSON; the limit is {TEXT_LIMIT}"
         )
     return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
 

@@ -244,8 +244,8 @@ def check_points(sequence: "useq.MDASequence") -> None:
         if max(overlap) >= 100:
             raise sequence_error(
                 "values",
-                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no step between points; it "
-                "must be below 100",
+                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no distance between points; "
+                "it must be below 100",
             )
         for name in ("fov_width", "fov_height"):
             size = getattr(plan, name)

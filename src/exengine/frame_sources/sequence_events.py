@@ -23,7 +23,7 @@ GridPlan = Any
 
 
 class Reference(NamedTuple):
-    """The position of the stages at the start of a run, in micrometers. None for a stage that is missing."""
+    """The position of the stages at the start of a run, in micrometers. None for a missing stage."""
 
     x_um: float | None = 0.0
     y_um: float | None = 0.0

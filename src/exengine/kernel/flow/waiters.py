@@ -19,7 +19,7 @@ _SLICE_S = 0.25
 
 
 class Waiters:
-    """The threads that wait for one kind of change. The caller of a method must hold the state's lock."""
+    """The threads that wait for one kind of change. Callers of its methods must hold the state's lock."""
 
     __slots__ = ("tickets",)
 

@@ -381,7 +381,7 @@ class ManagedStorage(WrittenStorage):
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
-        """End the dataset, but only once; after a failure, only if the disk allows this."""
+        """End the dataset, but only once. After a failure, end it only if the disk allows this."""
         state = self._exengine
         life = state.life
         if life.status is not None:

@@ -293,7 +293,7 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
     text = encode_manifest(content)
     try:
         if len(text) > MAX_BYTES - _ROOM_FOR_THE_END:
-            raise ValueError(f"the JSON text is {len(text)} bytes long, but at most {MAX_BYTES} are read")
+            raise ValueError(f"the JSON text is {len(text)} bytes long; the limit is {MAX_BYTES}")
         refuse_too_many_values(text)
     except ValueError as error:
         raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None

@@ -167,7 +167,7 @@ class DatasetPlace:
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
-        left = manifest.read_manifest(path)  # the previous writer's last manifest
+        left = manifest.read_manifest(path)  # the last manifest of the previous writer
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
 

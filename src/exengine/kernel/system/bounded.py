@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""The maximum number of values in a JSON document, including lists and dicts; this many take about 200 MB."""
+"""The maximum number of values in a JSON document, including lists and dicts. They take about 200 MB."""
 MAX_VALUES = 50_000
 """The maximum number of values in a YAML or TOML document; values are counted again for each alias."""
 MAX_DEPTH = 50
@@ -55,7 +55,7 @@ def refuse_too_many_values(data: bytes) -> None:
     # Each value except the first follows one of these characters, or a key that follows one of them.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
-        raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")
+        raise ValueError(f"the document may contain {values} values; the limit is {MAX_JSON_VALUES}")
 
 
 NOTE_KEY = "exengine_note"
@@ -261,6 +261,5 @@ def _children_of_value(value: Any) -> Iterable[Any]:
         yield from value
     elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise ValueError(
-            f"the document contains a number with {value.bit_length()} bits, but at most {MAX_INT_BITS} "
-            "bits are read"
+            f"the document contains a number with {value.bit_length()} bits; the limit is {MAX_INT_BITS} bits"
         )

@@ -109,7 +109,7 @@ class SpoolReader(DatasetReader):
         if super().status is DatasetStatus.INCOMPLETE and not self._exengine.closed:
             manifest = read_manifest(self.real_path)
             if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                self._refresh()  # after reading the manifest: the journal is complete before the status changes
+                self._refresh()  # after the manifest is read: by then, the journal is complete
                 self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
             self._settle()
         return super().status

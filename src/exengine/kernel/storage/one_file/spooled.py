@@ -179,7 +179,7 @@ class SpooledStorage(ManagedStorage):
         text = describe(coordinates.__dict__, data, metadata)
         if len(text) > _MOST_TEXT_BYTES:
             raise MetadataError(
-                f"the metadata takes up {len(text)} bytes as JSON, but at most {_MOST_TEXT_BYTES} are stored"
+                f"the metadata takes up {len(text)} bytes as JSON; the limit is {_MOST_TEXT_BYTES}"
             )
         return text
 
