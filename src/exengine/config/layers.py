@@ -47,7 +47,7 @@ _LAYERS = ("default", "user", "file", "environment", "command line", "argument")
 
 
 def _rank(origin: Origin) -> int:
-    """Return the rank of a layer; a config that is a mapping ranks as a file."""
+    """Return the rank of a layer; a config that is a mapping has the rank of a file."""
     return _LAYERS.index("file" if origin == Origin("argument", "mapping") else origin.layer)
 
 
@@ -68,9 +68,9 @@ class Config:
     Attributes
     ----------
     values : dict
-        Key -> value. Each option has its own key, such as ``storage.options.width``.
+        Maps keys to values. Each option has its own key, such as ``storage.options.width``.
     origins : dict
-        Key -> origin of the value.
+        Maps keys to the origins of their values.
     set_aside : list of SetAside
         Values from lower layers that are meant for a different backend or source.
     files : list of str

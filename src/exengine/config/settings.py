@@ -202,7 +202,7 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
 
 
 def parse_bool(value: Any, key: str) -> bool:
-    """Return a bool that is given as a bool or as a word, for example in an environment variable.
+    """Return a bool from a bool or a word, for example from an environment variable.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def parse_bool(value: Any, key: str) -> bool:
 
 
 def parse_number(value: Any, key: str, schema: Mapping[str, Any]) -> int | float | None:
-    """Return a number that is given as a number or as text, for example in an environment variable.
+    """Return a number from a number or a text, for example from an environment variable.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ _TIME_KEYS = ("elapsed_ms", "runner_time_ms", "ElapsedTime-ms")
 """The keys under which ExEngine, pymmcore-plus and Micro-Manager store the time since the start."""
 
 _Due = Callable[[int, DataCoordinates, Any], float]
-"""Returns when a frame is due, in seconds since the start, from its number, coordinates and metadata."""
+"""Takes the number, coordinates and metadata of a frame; returns its due time in seconds since the start."""
 
 
 class ReplaySource(FrameSource):

@@ -59,8 +59,8 @@ class DataHandler:
         generator of such tuples, or None to discard the frame. It may modify the array that it receives. Any
         other array that it returns is copied.
     _executor : object, optional
-        An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
-        stored.
+        An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each stored
+        frame.
     max_pending : int
         The maximum amount of pixel data in the queue, in bytes. A frame larger than this limit is accepted
         only if the queue is empty.

@@ -52,7 +52,7 @@ class Storing:
     on_error : callable or None
         Called once, with the first error.
     buffers : FrameBuffers
-        The memory of the frames.
+        The memory that holds the frames.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ def missing_frames(dataset: DataStorage) -> int | None:
 
 
 def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
-    """Return the facts from :func:`plan_of` as a JSON object, without unknown facts."""
+    """Return the known facts from :func:`plan_of` as a JSON object."""
     facts: dict[str, Any] = {
         "pixel_size_um": None if plan.pixel_size_um is None else list(plan.pixel_size_um),
         "z_step_um": plan.z_step_um,

@@ -152,8 +152,8 @@ class FormatHooks(IndexedStorage):
 
         Called when ``finish`` or ``abort`` ends the dataset, and by ``close`` after a failed write. After
         a failed write, the files may contain a part of the frame that was not stored, and the disk may still
-        be full. All frames that were stored earlier must remain readable. The method is called neither when
-        an intact storage is closed without ``finish``, nor in a forked child.
+        be full. All frames that were stored earlier must remain readable. The method is not called when an
+        intact storage is closed without ``finish``, or in a forked child.
 
         Raises
         ------

@@ -136,7 +136,7 @@ class DatasetPlace:
 
     @staticmethod
     def _usable(path: str) -> str:
-        """Return the path of a new dataset in plain form, or raise ``DatasetAccessError``."""
+        """Return the path of a new dataset with ``~`` expanded, or raise ``DatasetAccessError``."""
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
         path = files.expanded(path)

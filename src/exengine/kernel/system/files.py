@@ -202,7 +202,7 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
     """Sync the whole file system that contains a folder to the disk.
 
-    This is the durable flush of backends that have no more specific method. It takes 3 to 10 ms with
+    Backends without a more specific method use this for a durable flush. It takes 3 to 10 ms with
     ``syncfs(2)``.
 
     Raises
@@ -302,7 +302,7 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return ``size`` bytes of a file, starting at an offset; return fewer only at the end of the file."""
+    """Return ``size`` bytes of a file from an offset, or fewer at the end of the file."""
     if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)

@@ -130,7 +130,7 @@ class FilePlace(DatasetPlace):
 
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
-        """Reject an unused path if files next to it belong to a dataset that has lost its file."""
+        """Reject an unused path if files next to it belong to a dataset whose own file is missing."""
         kept = f"{os.path.basename(path)} is missing; move both to the same folder, or choose another path"
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):
@@ -243,7 +243,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
 
 
 KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
-"""The class for the location of a dataset, by whether its patterns include ``{file}``."""
+"""The class for the location of a dataset. The key is whether its patterns include ``{file}``."""
 
 
 def reclaim(path: str) -> DatasetPlace:

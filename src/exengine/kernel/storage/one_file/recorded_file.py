@@ -21,7 +21,7 @@ from exengine.kernel.system import files
 class RecordedFileReader(SpoolReader):
     """A reader for a finished file with records. Override :meth:`find_records` and :meth:`decode`.
 
-    If a frame is stored in another form, its description has two more values: ``z``, the name of the
+    If a frame is stored compressed, its description has two more values: ``z``, the name of the
     compression, and ``k``, the checksum of the stored bytes.
 
     Raises

@@ -27,7 +27,7 @@ from exengine.kernel.system.bounded import parse_json
 
 FRAMES, JOURNAL = "exengine.frames", "exengine.journal"
 HEADER = b"ExEngine spool 1\n".ljust(32, b"\0")
-"""The bytes at the beginning of a journal."""
+"""The bytes with which every journal begins."""
 _MAGIC = b"\xefrec"
 _RECORD = struct.Struct("<4sQQQIII")  # magic, number, offset, size and CRC of pixels; size and CRC of text
 _CRC = struct.Struct("<I")

@@ -19,7 +19,7 @@ from exengine.kernel.system.bounded import parse_json
 
 
 class SpoolReader(DatasetReader):
-    """A dataset that is read from its spool: while it is written, after a crash, or after an I/O error.
+    """A dataset that is read from its spool: while it is being written, after a crash, or after an I/O error.
 
     A subclass may override :meth:`open_files` to read another file that contains the same kind of records.
 
@@ -139,7 +139,7 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal, and a note if the file of a failed dataset is yet to be built."""
+        """Return the faults of the journal, and a note if the file of a failed dataset has not been built."""
         found = [self._problem] if self._problem else []
         if self.reads_spool and super().status is DatasetStatus.FAILED:
             found.append(

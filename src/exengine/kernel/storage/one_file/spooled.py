@@ -142,7 +142,7 @@ class SpooledStorage(ManagedStorage):
         path : str
             The path of the new file. A file left by an earlier attempt may already exist there.
         frames : sequence of FrameToBuild
-            In order of arrival.
+            The frames, in order of arrival.
         summary : JSON value
             The summary metadata.
         manifest : bytes
@@ -313,7 +313,7 @@ def is_spooled(path: str) -> bool:
 
 
 def keep_damaged(path: str) -> None:
-    """Keep the files that a recovery in place is about to replace, under other names that are still free."""
+    """Keep the files that a recovery in place is about to replace, under unused names."""
     for part, kept in _DAMAGED.items():
         with suppress(FileExistsError, FileNotFoundError):
             os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
