@@ -225,8 +225,8 @@ class DataStorage(StorageViews, ABC):
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
         The kernel holds the lock and has recorded the damage in the manifest. It marks the dataset as
-        repaired afterward. If the process is killed, the next recovery calls the method again. The method must
-        sync everything before it returns (A2), and must save removed data in files next to the index.
+        repaired afterward. If the process is killed, the next recovery calls the method again. The method
+        must sync everything before it returns (A2), and must save removed data in files next to the index.
 
         Parameters
         ----------

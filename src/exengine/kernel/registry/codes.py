@@ -22,7 +22,7 @@ CONTRACT = {
     "EX204": "an option has no type",
     "EX205": "the docstring states a default that differs from the actual default",
     "EX206": "the docstring states a type that differs from the annotation",
-    "EX207": "the annotation of an option rejects its default",
+    "EX207": "the default of an option does not satisfy its annotation",
 }
 """Faults for which the registry rejects a class when it is loaded."""
 

@@ -159,7 +159,7 @@ class DatasetPlace:
         """
         path = os.path.realpath(path)
         if manifest.read_manifest(path) is None:
-            raise DatasetNotFoundError(f"{path} is not a dataset with a manifest")
+            raise DatasetNotFoundError(f"there is no dataset with a manifest at {path}")
         try:
             lock = cls._take_lock(path)
         except OSError as error:

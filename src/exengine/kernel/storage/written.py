@@ -134,7 +134,7 @@ class WrittenStorage(FormatHooks):
             self.close()
         if forgotten:
             warnings.warn(
-                f"{self.path} was not finished before the program ended, so it was finished as aborted",
+                f"{self.path} was not finished before the program ended, so it was marked as aborted",
                 RuntimeWarning,
                 stacklevel=2,
             )
