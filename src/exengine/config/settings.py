@@ -227,7 +227,7 @@ def parse_bool(value: Any, key: str) -> bool:
 
 
 def parse_number(value: Any, key: str, schema: Mapping[str, Any]) -> int | float | None:
-    """Return a number from a number or a text, for example from an environment variable.
+    """Return a number from a number or a string, for example from an environment variable.
 
     Parameters
     ----------
