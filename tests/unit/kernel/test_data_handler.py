@@ -1055,7 +1055,7 @@ def test_a_storage_that_knows_nothing_of_ours_is_finished_however_it_ends(make, 
     handler.put({"time": 1}, np.zeros((2, 2)), {})
     handler.finish()
     if fails:
-        with pytest.raises(HandlerError, match="no; 1 frames"):
+        with pytest.raises(HandlerError, match="no; frames not stored: 1"):
             handler.await_completion()
     else:
         handler.await_completion()
