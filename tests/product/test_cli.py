@@ -57,7 +57,7 @@ WRONG = {
     "sequence whose frames collide": (
         ["--set", "sequence.channels=[a, a]"],
         1,
-        "a name occurs twice in channel",
+        "a name occurs twice along channel",
     ),
 }
 

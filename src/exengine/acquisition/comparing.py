@@ -21,7 +21,7 @@ _MISSING = object()
 
 
 def differences(kept: Mapping[str, Any], config: Config, storage: "StoragePlan") -> list[str]:
-    """Return one line for each setting that is not the same in both configs.
+    """Return one line for each setting that differs between the two configs.
 
     Parameters
     ----------

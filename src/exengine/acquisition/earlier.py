@@ -36,7 +36,7 @@ RUNS = "runs"
 """The annotation of a dataset that lists its runs."""
 
 _OF_ONE_RUN = ("ledger", "recovery")
-"""Annotations of a dataset that describe a single run or the repair after that run."""
+"""Annotations that describe a single run of a dataset, or the repair after that run."""
 
 _MOST_NAMED = 5  # maximum number of frames in each list of a run's record
 _MOST_RUNS = 1000
@@ -46,7 +46,9 @@ _MOST_DIFFERENCES = 10
 
 @dataclass(frozen=True)
 class Earlier:
-    """The frames and the earlier runs of a dataset that is continued. A container of coordinates.
+    """The frames and the earlier runs of a dataset that is continued.
+
+    An instance contains the coordinates of these frames.
 
     Attributes
     ----------
@@ -142,7 +144,7 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     path = storage.path
     if path is None:
         raise UnsupportedOperationError(
-            f"backend {storage.name!r} keeps frames in memory, so an acquisition with it cannot be continued"
+            f"backend {storage.name!r} keeps frames in memory, so its acquisitions cannot be continued"
         )
     if is_url(path):
         raise UnsupportedOperationError(
@@ -170,11 +172,11 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
         else:
             raise UnsupportedOperationError(
                 f"{path} has no record of its config, so the missing frames are unknown; only datasets "
-                "that exengine acquire wrote can be continued"
+                "written by exengine acquire can be continued"
             )
     if dataset.status is DatasetStatus.DAMAGED:
         raise DatasetDamagedError(
-            f"{path} is damaged: {dataset.status_reason}; repair it with exengine recover --in-place first"
+            f"{path} is damaged: {dataset.status_reason}; repair it first with exengine recover --in-place"
         )
     found = [] if kept is None else differences(kept, config, storage)
     if found:
@@ -201,8 +203,8 @@ def _refuse_what_cannot_be_continued(path: str, config: Config, storage: Storage
         )
     if config["handler.process"] is not None:
         raise UnsupportedOperationError(
-            f"{path} cannot be continued, because handler.process changes the frames, so the stored frames "
-            "cannot be matched with the plan; acquire into a new dataset"
+            f"{path} cannot be continued: handler.process changes the frames, so the stored frames cannot be "
+            "matched with the plan; acquire into a new dataset"
         )
     plans = point_plans(parse_sequence(config.section("sequence")))
     if any(getattr(plan, "random_seed", 0) is None for plan in plans):
@@ -229,7 +231,7 @@ def _runs(dataset: DataStorage, written: manifest.Manifest, count: int) -> list[
         last["reason"] = dataset.status_reason[:_MOST_OF_A_REASON]
     for name in _OF_ONE_RUN:
         note = dataset.annotations.get(name)
-        # A run that was killed leaves no ledger, so a ledger in its dataset is that of an earlier run.
+        # A run that was killed leaves no ledger, so any ledger in its dataset comes from an earlier run.
         if isinstance(note, Mapping) and dataset.status is not DatasetStatus.INCOMPLETE:
             last[name] = {
                 key: value[:_MOST_NAMED] if isinstance(value, list) else value for key, value in note.items()

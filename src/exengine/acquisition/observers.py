@@ -67,12 +67,14 @@ class Observers:
             waiting.add(coordinates)
 
     def opened(self, storage: Any, backend: str, path: str | None) -> None:
-        """Start the threads and notify the observers of the storage. Returns immediately."""
+        """Start the threads, which notify the observers that the storage is open. Returns immediately."""
         for observer in self._observers:
             observer.start({"storage": storage, "backend": backend, "path": path})
 
     def finished(self, ledger: Ledger, status: str, path: str | None) -> list[str]:
-        """Notify the observers of the end, wait for them, and return their errors, one line each.
+        """Notify the observers that the acquisition has ended, and wait for them.
+
+        Return their errors, one line each.
 
         Parameters
         ----------
@@ -139,7 +141,9 @@ class _Observer:
             for (_, text), count in list(self._errors.items())
         ]
         if self.waiting.missed:
-            texts.append(f"{self.name} was too slow and was not notified of {self.waiting.missed} frames")
+            texts.append(
+                f"{self.name} was too slow and was not notified of {self.waiting.missed} of the frames"
+            )
         if self._thread.is_alive():
             texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s and was abandoned")
             _log.error("%s", texts[-1])

@@ -17,7 +17,7 @@ from exengine.kernel.registry.records import Outcome, PluginRecord, broken
 
 
 class ProcessFunctionRegistry(PluginRegistry):
-    """The process functions that are installed."""
+    """A registry of installed process functions."""
 
     def _load(self, record: PluginRecord) -> Outcome:
         with user_interrupt() as interrupted:

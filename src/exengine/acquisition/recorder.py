@@ -118,7 +118,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # True if failed, False if aborted
+        self._ended_early: bool | None = None  # None if it did not; True if failed, False if aborted
 
     @classmethod
     def for_path(
@@ -346,7 +346,7 @@ class Recorder:
             handler.await_completion(timeout)
 
     def report(self) -> None:
-        """Notify the observers of the end. Call this once, after :meth:`finish`."""
+        """Notify the observers that the acquisition has ended. Call this once, after :meth:`finish`."""
         if self._observers is not None:
             self.observer_errors = self._observers.finished(self.ledger, self.status, self.path)
 

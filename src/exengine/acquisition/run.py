@@ -246,7 +246,7 @@ class Acquisition:
         if interrupt is None and self._cancelled is None and own_error is None:
             if expected is not None and offered != expected:
                 self._source_error = SourceError(
-                    f"the source delivered {offered} frames instead of {expected}"
+                    f"the number of delivered frames is {offered} instead of {expected}"
                 )
         own_error = self._plan_error or self._source_error
         if isinstance(own_error, HandlerError):
@@ -385,7 +385,7 @@ def _with_path(
 
 
 def _set_sequence_aside(config: Config) -> None:
-    """Set aside a sequence that was written for the source of a lower layer of the config."""
+    """Set aside a sequence that a lower layer of the config defines for another source."""
     reason = f"{config.origin('source.name')} selects {config['source.name']!r}, which needs no sequence"
     for key in [key for key in config.values if key.startswith("sequence.")]:
         if config.is_above("source.name", key):

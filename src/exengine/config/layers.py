@@ -47,7 +47,7 @@ _LAYERS = ("default", "user", "file", "environment", "command line", "argument")
 
 
 def _rank(origin: Origin) -> int:
-    """Return the rank of a layer; a config that is a mapping ranks as a file."""
+    """Return the rank of a layer; a config that is a mapping has the rank of a file."""
     return _LAYERS.index("file" if origin == Origin("argument", "mapping") else origin.layer)
 
 
@@ -68,9 +68,9 @@ class Config:
     Attributes
     ----------
     values : dict
-        Key -> value. Each option has its own key, such as ``storage.options.width``.
+        Maps keys to values. Each option has its own key, such as ``storage.options.width``.
     origins : dict
-        Key -> origin of the value.
+        Maps keys to the origins of their values.
     set_aside : list of SetAside
         Values from lower layers that are meant for a different backend or source.
     files : list of str
@@ -90,7 +90,7 @@ class Config:
         return self.origins.get(key, Origin("default"))
 
     def is_above(self, key: str, other: str) -> bool:
-        """Return whether the value of a key comes from a higher layer than that of another key."""
+        """Return whether the value of a key comes from a higher layer than the value of another key."""
         return _rank(self.origin(key)) > _rank(self.origin(other))
 
     def section(self, prefix: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _add_layer(
             for key in [key for key in config.values if key.startswith(options + ".")]:
                 config.set_aside_value(key, reason)
     if any(key.startswith("sequence.") for key in flat) and origin and origin.layer in ("file", "argument"):
-        # A sequence is a single unit, so it replaces a lower layer's sequence as a whole.
+        # Sequences are not merged: a sequence replaces the whole sequence of a lower layer.
         for key in [key for key in config.values if key.startswith("sequence.")]:
             config.set_aside_value(key, f"{origin} sets a sequence of its own")
     for key, value in flat.items():
@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not meant as a setting, unlike EXENGINE_STORAGE_PATH, which is reported
+            continue  # not meant as a setting; names such as EXENGINE_STORAGE_PATH are reported
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")

@@ -10,7 +10,7 @@ from exengine.kernel.registry.options import options_of
 def config_schema() -> dict[str, Any]:
     """Return a JSON Schema that editors can use to check and complete config files.
 
-    It includes the options of every valid installed plugin. All plugins are imported.
+    It includes the options of every valid installed plugin. All plugins are imported to find these options.
     """
     sections: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -63,7 +63,7 @@ _SHORT_FORMS = {"Channel": {"type": "string"}, "AbsolutePosition": {"type": "arr
 def _as_useq_reads(schema: Any) -> Any:
     """Allow the short forms that useq accepts but omits from its schema.
 
-    A duration can be given as a number of seconds, a channel as its name, and a position as its x, y and z.
+    A duration can be a number of seconds, a channel a name, and a position a list of x, y and z.
     """
     if isinstance(schema, list):
         return [_as_useq_reads(value) for value in schema]

@@ -41,7 +41,7 @@ SETTINGS = (
         "storage.check_space",
         True,
         {"type": "boolean"},
-        "Whether to reject an acquisition for which the disk or the memory does not have enough space.",
+        "Whether to reject an acquisition that would not fit on disk or in memory.",
     ),
     Setting("storage.options", {}, {"type": "object"}, "Options of the backend, as listed on its page."),
     Setting(
@@ -107,7 +107,7 @@ SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETT
 FREE_SECTIONS = ("storage.options", "source.options", "sequence")
 """Sections whose keys are defined by plugins or by useq."""
 NAMED_BY = {"storage.options": "storage.backend", "source.options": "source.name"}
-"""Section of options -> the setting that names the plugin."""
+"""Maps each section of options to the setting that names the plugin."""
 
 
 def check_keys(keys: Mapping[str, Any], where: str) -> None:
@@ -143,7 +143,7 @@ def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> Non
     Parameters
     ----------
     values : dict
-        Key of the setting -> value. None is accepted for string settings.
+        Maps the keys of settings to values. None is accepted for string settings.
     origin : callable
         Returns the origin of a key's value, used in messages.
 
@@ -202,7 +202,7 @@ _BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
 
 
 def parse_bool(value: Any, key: str) -> bool:
-    """Return a bool that is given as a bool or as a word, for example in an environment variable.
+    """Return a bool from a bool or a word, for example from an environment variable.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ def parse_bool(value: Any, key: str) -> bool:
 
 
 def parse_number(value: Any, key: str, schema: Mapping[str, Any]) -> int | float | None:
-    """Return a number that is given as a number or as text, for example in an environment variable.
+    """Return a number from a number or a string, for example from an environment variable.
 
     Parameters
     ----------

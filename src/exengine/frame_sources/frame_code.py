@@ -91,17 +91,17 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
 
 
 def code_of(coordinates: DataCoordinates) -> bytes:
-    """Return the code for coordinates, with one byte per pixel value."""
+    """Return the bytes that encode coordinates. Each byte is stored as one pixel value."""
     text = coordinates.to_json().encode()
     if len(text) > TEXT_LIMIT:
         raise UnsupportedDataError(
-            f"the coordinates take up {len(text)} bytes as JSON; the code can contain at most {TEXT_LIMIT}"
+            f"the coordinates take up {len(text)} bytes as JSON; the limit is {TEXT_LIMIT}"
         )
     return _HEADER.pack(_MAGIC, len(text), zlib.crc32(text)) + text
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; if any value does not fit in a byte, return none, so that no code is found."""
+    """Return values as bytes; return no bytes if a value does not fit in one, so that no code is found."""
     with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

@@ -35,7 +35,7 @@ _TIME_KEYS = ("elapsed_ms", "runner_time_ms", "ElapsedTime-ms")
 """The keys under which ExEngine, pymmcore-plus and Micro-Manager store the time since the start."""
 
 _Due = Callable[[int, DataCoordinates, Any], float]
-"""Takes a frame's number, coordinates and metadata, and returns when it is due, in s since the start."""
+"""Takes the number, coordinates and metadata of a frame; returns its due time in seconds since the start."""
 
 
 class ReplaySource(FrameSource):
@@ -258,7 +258,7 @@ def _time_point(coordinates: DataCoordinates) -> int:
 
 
 def _first_layout(dataset: DataStorage) -> tuple[PlannedLayout, ...]:
-    """Return the layout of the frames if all of them have the same layout, and otherwise no layout."""
+    """Return the layout that all frames have in common, or no layout if there may be several."""
     if not dataset.capabilities.same_shape:
         return ()
     pixels = dataset.get_data(next(iter(dataset)))

@@ -253,11 +253,11 @@ def check_unique(
             if "channel" in axes:
                 advice = (
                     "use each channel only once, or with different exposures, which become part of its "
-                    "name; for another group, camera or z_offset, define a preset with a unique name"
+                    "name; if the group, camera or z_offset differs, define a preset with a unique name"
                 )
             collision = SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}, because "
-                f"a name occurs twice in {' and '.join(axes) or 'an axis'}; {advice}"
+                f"a name occurs twice along {' and '.join(axes) or 'an axis'}; {advice}"
             )
             collision.rule = "coordinates"
             raise collision

@@ -23,11 +23,11 @@ SEQUENCE_RULES = {
     "numbers": "Every number is finite.",
     "values": "Every plan has values; its limits are not swapped, and its step is above 0.",
     "axis order": "axis_order contains the axis of every plan.",
-    "axes": "keep_shutter_open_across and autofocus_plan.axes name axes of the sequence.",
+    "axes": "keep_shutter_open_across and autofocus_plan.axes contain only axes of the sequence.",
     "times": "Intervals and durations are not negative, and determine the number of time points.",
-    "points": "The single point of a grid sets only x and y, and that of a well only x, y and z.",
+    "points": "A single point sets only x and y in a grid, and only x, y and z in a well.",
     "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",
-    "channels": "do_stack and acquire_every are set in the same sequence as their plan.",
+    "channels": "do_stack and acquire_every are set in the same sequence as the plan to which they apply.",
     "setup": "setup sets only channel, exposure, x, y, z, properties, roi, slm_image or metadata.",
     "frames": "The sequence has at least one frame.",
     "coordinates": "No two frames have the same coordinates.",
@@ -244,8 +244,8 @@ def check_points(sequence: "useq.MDASequence") -> None:
         if max(overlap) >= 100:
             raise sequence_error(
                 "values",
-                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no step between points; it "
-                "must be below 100",
+                f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no distance between points; "
+                "it must be below 100",
             )
         for name in ("fov_width", "fov_height"):
             size = getattr(plan, name)
@@ -321,7 +321,7 @@ def _check_setup(setup: "useq.MDAEvent | None") -> None:
     if action.type != "custom" or action.name != "setup" or action.data:
         raise sequence_error(
             "setup",
-            f"sequence.setup.action is {action!r:.100}, which is not supported; leave out action",
+            f"sequence.setup.action is {action!r:.100}, which is not supported; remove it",
         )
 
 

@@ -23,7 +23,7 @@ GridPlan = Any
 
 
 class Reference(NamedTuple):
-    """The position of the stages at the start of a run, in micrometers. None for a stage that is missing."""
+    """The position of the stages at the start of a run, in micrometers. None for a missing stage."""
 
     x_um: float | None = 0.0
     y_um: float | None = 0.0
@@ -116,7 +116,7 @@ class CompleteEvents:
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
     skips : callable, optional
-        Returns whether :meth:`events` leaves out an image event, because its frame exists already.
+        Returns whether the frame of an image event exists already; :meth:`events` leaves out such events.
     """
 
     sequence: "useq.MDASequence"
@@ -212,7 +212,7 @@ class CompleteEvents:
             yield event
 
     def image_events(self) -> "Iterator[useq.MDAEvent]":
-        """Yield all image events, including those that are skipped, relative to a start position of 0."""
+        """Yield all image events, including skipped ones, as if all stages were at 0 when the run starts."""
         for event, keep in self._with_next(self._taken()):
             yield self._complete(event, self.in_effect(event), Reference(), keep)[1]
 
@@ -328,7 +328,7 @@ class CompleteEvents:
 
 
 def used_axes(sequence: "useq.MDASequence") -> set[str]:
-    """Return the keys of all axes along which events differ, including axes of positions' own sequences."""
+    """Return the keys of all axes along which events differ, including those of a position's own sequence."""
     axes = _axes_of(sequence)
     for _, own in sub_sequences(sequence):
         axes |= _axes_of(own)

@@ -1,4 +1,4 @@
-"""Derives distances, intervals, channels, positions and the plate of a plan from a useq sequence."""
+"""Derives fields of a plan from a useq sequence: distances, intervals, channels, positions and the plate."""
 
 import itertools
 import math

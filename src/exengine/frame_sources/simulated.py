@@ -1,8 +1,8 @@
 """The frame source ``simulated``: a simulated camera whose frames carry their own coordinates.
 
-The frames look like fluorescence images, and their first pixels encode their coordinates
-(:mod:`exengine.frame_sources.frame_code`). A misplaced frame can therefore be detected from its pixels alone.
-Realism is not a goal.
+The frames resemble fluorescence images, but are not meant to be realistic. Their first pixels encode their
+coordinates (:mod:`exengine.frame_sources.frame_code`), so a misplaced frame can be detected from its pixels
+alone.
 """
 
 import math
@@ -275,9 +275,7 @@ class SimulatedSource(FrameSource):
 
     def _fail_when_due(self, delivered: int) -> None:
         if delivered == self._fail_after and not self._cancelled.is_set():
-            raise SourceError(
-                f"the simulated camera failed after {delivered} frames, as requested by fail_after"
-            )
+            raise SourceError(f"the simulated camera failed, as requested by fail_after={delivered}")
 
     def _check_room(self, coordinates: DataCoordinates) -> None:
         """Check that a frame has enough pixels for the code of its coordinates."""
@@ -338,8 +336,8 @@ def _check_devices(sequence: "useq.MDASequence") -> None:
         if needed:
             raise sequence_error(
                 "devices",
-                f"the sequence sets {what}, but the source 'simulated' has one camera and no properties; "
-                "remove this setting, or use the source 'micromanager'",
+                f"the sequence sets {what}, but the source 'simulated' does not support this; remove the "
+                "setting, or use the source 'micromanager'",
             )
 
 
@@ -352,7 +350,7 @@ def _exposed(complete: CompleteEvents, event: "useq.MDAEvent") -> "useq.MDAEvent
 
 
 def _look(event: "useq.MDAEvent", planes: int) -> tuple[int, int]:
-    """Return the indices of the channel's look and of the blur, which determine an event's picture."""
+    """Return the ``look`` and the index of the blur that determine the picture of an event."""
     blur = 0
     if planes > 1:
         from_focus = abs(2 * event.index.get("z", 0) / (planes - 1) - 1)  # 0 in mid-stack, 1 at the ends
@@ -382,7 +380,7 @@ def _metadata(
 def _cells(height: int, width: int, seed: int, look: int, blur_px: float) -> npt.NDArray[np.float64]:
     """Return a seamless picture of cell nuclei, cell bodies or cell walls, with values from 0 to 1.
 
-    Three consecutive looks show different parts of the same cells.
+    Three consecutive values of ``look`` show different parts of the same cells.
     """
     group, part = divmod(look, 3)
     rng = np.random.default_rng((seed, group))

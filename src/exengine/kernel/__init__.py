@@ -1,8 +1,8 @@
 """The storage and frame source contracts, the plugin registry, and the building blocks of storages.
 
 This package also resolves modules that have moved. ``_MOVED`` lists two kinds of old paths: paths that
-occur in pickles, and paths that are still imported by plugins created from the first template. Each of the
-latter is listed with the public module to use instead.
+occur in pickles, and paths that are still imported by plugins created from the first template. For a path of
+the second kind, it also names the public module to use instead.
 """
 
 import sys

@@ -21,7 +21,7 @@ _reserved_names: set[str] = set()
 
 
 def reserve_names(names: Iterable[str]) -> None:
-    """Reserve the names of the attributes of coordinates, so that no axis can have such a name."""
+    """Reserve the attribute names of coordinates, so that no axis can have one of these names."""
     _reserved_names.update(names)
 
 

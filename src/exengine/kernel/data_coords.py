@@ -324,7 +324,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     Parameters
     ----------
     coordinates : DataCoordinates or mapping
-        A caller's coordinates. Unless they are already frozen, they are not kept, modified or hashed.
+        A caller's coordinates. If they are not frozen, they are copied, and neither modified nor hashed.
 
     Returns
     -------

@@ -59,8 +59,8 @@ class DataHandler:
         generator of such tuples, or None to discard the frame. It may modify the array that it receives. Any
         other array that it returns is copied.
     _executor : object, optional
-        An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each frame
-        stored.
+        An ExEngine 0.4.0 executor; its ``publish_notification(notification)`` is called for each stored
+        frame.
     max_pending : int
         The maximum amount of pixel data in the queue, in bytes. A frame larger than this limit is accepted
         only if the queue is empty.
@@ -216,8 +216,8 @@ class DataHandler:
                         if began is not None:
                             ledger.stalled_s += time.monotonic() - began
                             ledger.stalled += 1
-                        # No function is called before append, so an interrupt leaves the frame either both
-                        # counted and queued, or neither.
+                        # No function is called before append, so that an interrupt cannot leave a frame that
+                        # is counted but not queued.
                         ledger.offered += 1
                         if not self._processes:
                             ledger.passed_on += 1
@@ -409,7 +409,7 @@ class DataHandler:
         if flight.error is not None:
             lost = flight.ledger.failed
             raise flight.handler_error(
-                f"{lost} frames were not stored" if lost else "the dataset was not finished correctly"
+                f"frames not stored: {lost}" if lost else "the dataset was not finished correctly"
             )
 
     # -- threads ---------------------------------------------------------------------------------

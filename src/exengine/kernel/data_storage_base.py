@@ -55,7 +55,7 @@ class DataStorage(StorageViews, ABC):
     """The batch size at which :meth:`put_many` is most efficient; 1 if it only loops over :meth:`put`."""
 
     foreign_reader: ClassVar[str] = ""
-    """A function, as ``module:name``, that reads a frame with an independent reader of the format. The
+    """A function, given as ``module:name``, that reads a frame with an independent reader of the format. The
     function takes a path and coordinates, and returns the pixels. The conformance kit tests C6 with it."""
 
     backend_name: str = ""
@@ -165,7 +165,7 @@ class DataStorage(StorageViews, ABC):
         Parameters
         ----------
         options : mapping
-            Keyword arguments for :meth:`create`; an option that is left out has its default.
+            Keyword arguments for :meth:`create`; omitted options have their default values.
         path : str, optional
             The requested path of the dataset.
         """
@@ -224,16 +224,16 @@ class DataStorage(StorageViews, ABC):
     ) -> None:
         """Repair a dataset's files in place, for ``exengine recover --in-place``.
 
-        The kernel holds the lock, has recorded the damage in the manifest, and marks the dataset as repaired
-        afterward. If the process is killed, the next recovery calls the method again. The method must sync
-        everything before it returns (A2), and must save removed data in files next to the index.
+        The kernel holds the lock and has recorded the damage in the manifest. It marks the dataset as
+        repaired afterward. If the process is killed, the next recovery calls the method again. The method
+        must sync everything before it returns (A2), and must save removed data in files next to the index.
 
         Parameters
         ----------
         path : path
             The path of the dataset.
         lost : collection of DataCoordinates
-            The frames with pixels that cannot be read back. The backend removes them.
+            The frames whose pixels cannot be read back. The backend removes them.
         notes : mapping of DataCoordinates to JSON value, optional
             New metadata, or an empty dict if it would not fit, for frames whose own metadata cannot be read.
 

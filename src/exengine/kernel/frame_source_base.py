@@ -36,13 +36,13 @@ class FrameSource(ABC):
     """
 
     needs_sequence: ClassVar[bool] = True
-    """Whether the config must contain a sequence. If not, the source knows its frames, for example from a
-    file; :meth:`prepare` then receives an empty sequence, and refuses any other."""
+    """Whether the config must contain a sequence. If not, the source itself determines its frames, for
+    example from a file; :meth:`prepare` then receives an empty sequence, and rejects any other."""
 
     conformance_options: ClassVar[str] = ""
-    """A function, as ``module:name``, that returns options for the conformance kit. Set it only if the source
-    does not work with its default options. The function takes the path of an empty folder, in which it can
-    create files that the source needs."""
+    """A function, given as ``module:name``, that returns options for the conformance kit. Set it only if the
+    source does not work with its default options. The function takes the path of an empty folder, in which it
+    can create files that the source needs."""
 
     @abstractmethod
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:

@@ -1,9 +1,9 @@
 """Rejects attributes of a subclass that hide methods of the storage base classes.
 
 For example, ``self.level = level`` in the ``__init__`` of a backend would hide the method
-:meth:`exengine.DataStorage.level`, and the fault would appear only when that method is called. Such an
-attribute of a class is therefore rejected when the class is defined, and such an attribute of an instance
-when the instance is created.
+:meth:`exengine.DataStorage.level`, and the fault would appear only when that method is called. Such
+attributes are therefore rejected: those of a class when it is defined, and those of an instance when it is
+created.
 """
 
 import functools

@@ -44,7 +44,7 @@ class PlannedAxis:
             return
         count = len(self.positions)
         if len(set(self.positions)) != count:
-            raise ValueError(f"axis {self.name!r} has a position twice: {self.positions!r:.200}")
+            raise ValueError(f"axis {self.name!r} has duplicate positions: {self.positions!r:.200}")
         if self.length is None:
             object.__setattr__(self, "length", count)
         elif self.length != count:
@@ -171,7 +171,7 @@ class SourcePlan:
 
     @property
     def frame_bytes(self) -> int | None:
-        """The size of one frame's pixel data, in bytes."""
+        """The size of the pixel data of one frame, in bytes."""
         if self.shape is None or self.dtype is None:
             return None
         import numpy as np
@@ -180,7 +180,7 @@ class SourcePlan:
 
     @property
     def total_bytes(self) -> int | None:
-        """The size of all frames' pixel data, in bytes."""
+        """The total size of the pixel data of all frames, in bytes."""
         if self.pixel_bytes is not None:
             return self.pixel_bytes
         size = self.frame_bytes

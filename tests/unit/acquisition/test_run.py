@@ -396,7 +396,7 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
 
 
 def test_a_source_that_gives_fewer_frames_than_it_said_is_an_error(with_source, path):
-    with pytest.raises(AcquisitionError, match="the source delivered 3 frames instead of 5"):
+    with pytest.raises(AcquisitionError, match="the number of delivered frames is 3 instead of 5"):
         acquire(with_source(frames=3, planned=5))
     assert open_dataset(path).status is DatasetStatus.ABORTED
 

@@ -209,7 +209,7 @@ def test_check_unique_returns_the_number_of_frames():
 )
 def test_a_name_used_twice_is_refused_with_its_axis_and_a_way_out(settings, axis):
     advice = "use each channel only once" if axis == "channel" else "give each position a unique name"
-    with pytest.raises(SourceError, match=f"a name occurs twice in {axis}; {advice}") as caught:
+    with pytest.raises(SourceError, match=f"a name occurs twice along {axis}; {advice}") as caught:
         check_unique(useq.MDASequence(**settings))
     assert "DAPI" in str(caught.value) or "'A'" in str(caught.value)
 

@@ -265,7 +265,7 @@ def test_fail_after_delivers_that_many_frames_and_then_raises(fail_after):
     source = SimulatedSource(width=64, height=64, fail_after=fail_after)
     source.prepare(SEQUENCE)
     delivered = []
-    with pytest.raises(SourceError, match=f"after {fail_after} frames"):
+    with pytest.raises(SourceError, match=f"fail_after={fail_after}"):
         source.run(lambda *frame: delivered.append(frame))
     assert len(delivered) == fail_after
 

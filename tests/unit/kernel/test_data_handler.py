@@ -323,7 +323,7 @@ def test_an_error_of_the_storage_reaches_the_next_put_and_the_end(make):
     assert info.value.__cause__ is storage.error
     handler.finish()
     for _ in range(2):
-        with pytest.raises(HandlerError, match="No space left.*2 frames were not stored") as info:
+        with pytest.raises(HandlerError, match="No space left.*frames not stored: 2") as info:
             handler.await_completion(PATIENCE_S)
         assert info.value.__cause__ is storage.error
     assert times_in(storage) == [0]
@@ -405,7 +405,7 @@ def test_two_frames_at_the_same_coordinates_are_an_error_and_the_first_stays(mak
     handler.put({"time": 0}, frame_at(2), {"which": "second"})
     storage.gate.set()
     handler.finish()
-    with pytest.raises(HandlerError, match="1 frames were not stored") as info:
+    with pytest.raises(HandlerError, match="frames not stored: 1") as info:
         handler.await_completion(PATIENCE_S)
     assert isinstance(info.value.__cause__, CoordinatesExistError)
     assert storage.frames[DataCoordinates(time=0)][1] == {"which": "first"}
@@ -630,7 +630,7 @@ def test_a_process_function_that_is_at_fault_loses_its_frame_only_and_nothing_ha
         put(handler, number)
     gate.set()
     handler.finish()
-    with pytest.raises(HandlerError, match="1 frames were not stored"):
+    with pytest.raises(HandlerError, match="frames not stored: 1"):
         handler.await_completion(PATIENCE_S)
     assert times_in(storage) == [0, 2, 3] and storage.ends[0][0] == "failed"
     ledger = handler.ledger
@@ -1055,7 +1055,7 @@ def test_a_storage_that_knows_nothing_of_ours_is_finished_however_it_ends(make, 
     handler.put({"time": 1}, np.zeros((2, 2)), {})
     handler.finish()
     if fails:
-        with pytest.raises(HandlerError, match="no; 1 frames"):
+        with pytest.raises(HandlerError, match="no; frames not stored: 1"):
             handler.await_completion()
     else:
         handler.await_completion()

@@ -47,7 +47,7 @@ class Flight:
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
         self.room = Waiters()  # producers and process threads that wait for room
-        self.hurry = Waiters()  # the store thread, while it naps so that more frames can arrive
+        self.hurry = Waiters()  # the store thread, while it briefly waits for more frames
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
         self._processing: dict[int, QueuedFrame] = {}  # frames by id
@@ -82,7 +82,7 @@ class Flight:
         if policy.when_full == "drop":
             return True
         bound = "max_frames" if self.frames >= self.max_frames else "max_pending"
-        why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound}, or %s"
+        why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound} or %s"
         if policy.when_full == "error":
             raise HandlerFullError(why % ("", "let the source wait with when_full='block'"))
         if left_s is not None and left_s <= 0:
@@ -197,7 +197,7 @@ class Flight:
                     return []
                 waiters = self.hurry if naps else self.results
                 ticket = waiters.enlist()
-            # The first frame after a pause wakes this thread, which then naps so that more frames can arrive.
+            # The first frame after a pause wakes this thread, which then briefly waits for more frames.
             if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket)):
                 with self.lock:
                     waiters.withdraw(ticket)

@@ -24,15 +24,15 @@ _MOST_AT_ONCE = 32  # frames that are taken from the queue and reported to obser
 
 MANY = 128
 TURN = 32
-"""If ``MANY`` frames wait, the producer pauses after every ``TURN`` frames, and the store thread runs.
+"""If ``MANY`` frames are waiting, the producer lets the store thread run after every ``TURN`` frames.
 
 Otherwise, each of the two threads would wait until the other has held the interpreter lock for 5 ms."""
 
 _PAUSE_S = 1e-6  # about 60 us on Linux, which suffices for another thread to take the interpreter lock
 
 _LONG_WAIT_S = 0.004
-"""After a batch that included a wait of at least this time, the next batch is larger, unless the storage
-limits its size.
+"""If the store thread has to wait for at least this time during a batch, the next batch is larger, unless the
+storage limits its size.
 
 After each write, the store thread waits for the interpreter lock: 5 ms if another Python thread is busy."""
 
@@ -52,7 +52,7 @@ class Storing:
     on_error : callable or None
         Called once, with the first error.
     buffers : FrameBuffers
-        The memory of the frames.
+        The memory that holds the frames.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Storing:
             if is_full and self._most_put > _MOST_AT_ONCE:
                 waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
                 self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
-            # A storage on disk lets the producer run while it writes.
+            # Only a storage in memory needs this; a storage on disk lets the producer run while it writes.
             if self._in_memory and not self._buffers.prepare() and self._producer_pauses:
                 sleep(_PAUSE_S)
         self._buffers.release()
         self._conclude()
 
     def take_turn(self) -> None:
-        """Let the store thread run. A producer calls this when many frames wait."""
+        """Let the store thread run. A producer calls this when many frames are waiting."""
         self._producer_pauses = True
         sleep(_PAUSE_S)
         self._producer_pauses = False

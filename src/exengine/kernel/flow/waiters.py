@@ -19,7 +19,7 @@ _SLICE_S = 0.25
 
 
 class Waiters:
-    """The threads that wait for one kind of change. The caller of a method must hold the state's lock."""
+    """The threads that wait for one kind of change. Callers of its methods must hold the state's lock."""
 
     __slots__ = ("tickets",)
 
@@ -28,7 +28,7 @@ class Waiters:
         """The tickets of the threads that wait, in order of arrival."""
 
     def enlist(self) -> threading.Lock:
-        """Return a new ticket. Then release the state's lock, call :func:`wait`, and check the state."""
+        """Return a new ticket. The caller then releases the lock, calls :func:`wait` and checks the state."""
         ticket = threading.Lock()
         ticket.acquire()
         self.tickets.append(ticket)

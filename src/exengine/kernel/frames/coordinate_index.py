@@ -38,7 +38,7 @@ class CoordinateIndex:
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
-        self._axis_since: list[tuple[int, str]] = []  # pairs of first frame number and axis
+        self._axis_since: list[tuple[int, str]] = []  # each axis, preceded by the number of its first frame
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -116,7 +116,7 @@ class CoordinateIndex:
         return number
 
     def withdraw(self) -> None:
-        """Undo the last :meth:`reserve`, because its frame could not be written."""
+        """Undo the last :meth:`reserve`, whose frame could not be written."""
         while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 
@@ -171,7 +171,7 @@ class CoordinateIndex:
         unknown = [axis for axis in axes if axis not in self._weights]
         if unknown:
             return (
-                f"no frame has the axis {', '.join(map(repr, unknown))}; "
+                f"no frame has the axis {' or '.join(map(repr, unknown))}; "
                 f"the axes are {', '.join(self._weights)}"
             )
         if len(self._numbers) <= _MOST_TO_DESCRIBE:

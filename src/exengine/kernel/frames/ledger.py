@@ -257,7 +257,7 @@ def _as_json(coordinates: Any) -> dict[str, int | str]:
 
 
 def _plain(value: object, most: int) -> str:
-    """Return a string that can be encoded, truncated to ``most`` characters."""
+    """Return a value as text that can be encoded, truncated to ``most`` characters."""
     if not isinstance(value, str):
         try:
             value = repr(value)

@@ -21,8 +21,8 @@ UnitOf = Callable[[DataCoordinates], Hashable]
 class SharedDatasets:
     """A backend that can join datasets from parts. It derives from this class and from its base class.
 
-    A part is an unfinished dataset with some of the frames. Its storage received the plan of the whole
-    dataset with ``expect``.
+    A part is an unfinished dataset with some of the frames. The plan of the whole dataset was passed to
+    ``expect`` of its storage.
     """
 
     @classmethod
@@ -62,8 +62,8 @@ class SharedDatasets:
         parts : sequence of str
             The paths of the parts.
         owners : numpy.ndarray
-            ``(frames,)`` integer, the number of the part that contains each frame. Each part stored its
-            frames in this order.
+            ``(frames,)`` integer: for each frame, the number of the part that contains it. Each part stored
+            its frames in this order.
 
         Raises
         ------
@@ -74,9 +74,9 @@ class SharedDatasets:
 
 
 def owners_of(frames: Iterable[DataCoordinates], unit_of: UnitOf, jobs: int) -> npt.NDArray[np.uint32]:
-    """Return the number of the job that writes each frame, counted from 0: ``(frames,)`` uint32.
+    """Return, for each frame, the number of the job that writes it, counted from 0: ``(frames,)`` uint32.
 
-    The units are numbered in the order of their first frames, and the jobs get them in turn.
+    The units are numbered in the order of their first frames, and assigned to the jobs in turn.
 
     Examples
     --------

@@ -70,7 +70,7 @@ _WORDS = {
     "sequence": "list", "iterable": "list", "set": "list", "dict": "dict", "mapping": "dict", "path": "str",
     "pathlike": "str", "path-like": "str", "enum": "", "none": "None",
 }  # fmt: skip
-"""Name of a simple type -> its kind of values. Paths count as ``str``, because strings are accepted."""
+"""Maps names of simple types to kinds of values. Paths count as ``str``, because strings are accepted."""
 _ACCEPTED_AS = {"int": {"int", "bool"}, "float": {"float", "int"}}
 
 

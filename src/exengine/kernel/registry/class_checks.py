@@ -24,7 +24,7 @@ DOCS_STRIPPED = sys.flags.optimize >= 2
 """Whether ``python -OO`` has removed the docstrings, in which case documentation cannot be checked."""
 
 FAULTS = codes.CONTRACT
-"""Every code that loading a class can report, with its meaning."""
+"""The code and meaning of every fault that can be found when a class is loaded."""
 
 
 def check_class(cls: Any, base: type) -> list[Finding]:

@@ -20,9 +20,9 @@ CONTRACT = {
     "EX202": "an option is not documented",
     "EX203": "the docstring documents an option that does not exist",
     "EX204": "an option has no type",
-    "EX205": "the docstring states a default that differs from the real one",
+    "EX205": "the docstring states a default that differs from the actual default",
     "EX206": "the docstring states a type that differs from the annotation",
-    "EX207": "the annotation of an option rejects its default",
+    "EX207": "the default of an option does not satisfy its annotation",
 }
 """Faults for which the registry rejects a class when it is loaded."""
 

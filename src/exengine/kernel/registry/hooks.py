@@ -2,8 +2,9 @@
 
 This module collects implementations and records the faults of plugins that cannot be used. If a plugin
 cannot be imported, names a hook that does not exist, or expects an argument that a hook does not pass, its
-record describes the fault, and the other plugins still work. Unlike two backends, two hook plugins can have
-the same name; both are called. Threads are not managed here (see :mod:`exengine.acquisition.observers`).
+record describes the fault, and the other plugins still work. Several hook plugins can have the same name,
+unlike backends, and all of them are called. Threads are not managed here (see
+:mod:`exengine.acquisition.observers`).
 
 If the group has no plugins, this module imports nothing further, not even pluggy.
 """

@@ -15,14 +15,15 @@ PROVIDERS = {
     ("ome-zarr", BACKENDS_GROUP): "exengine-ome-zarr",
     ("micromanager", SOURCES_GROUP): "exengine-micromanager",
 }
-"""Name and group of each plugin in this repository -> its distribution, which is in a folder of that name."""
+"""Maps the name and group of each plugin in this repository to its distribution, whose folder has the same
+name."""
 
 INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 """Instructions for installing every plugin in this repository."""
 
 
 def fold(name: str) -> str:
-    """Return a name as it is compared: in lower case, with any run of ``-``, ``_`` or ``.`` as one ``-``.
+    """Return a name for comparison: in lower case, with any run of ``-``, ``_`` or ``.`` as a single ``-``.
 
     Examples
     --------
@@ -62,7 +63,7 @@ def identity_fault(name: str, target: str) -> tuple[str, str]:
     (('', ''), 'target')
     """
     if not is_valid(name):
-        rule = "a name must start with a-z and contain at most 64 characters from a-z, 0-9, '_' and '-'"
+        rule = "a name must start with a-z and consist of at most 64 characters: a-z, 0-9, '_' and '-'"
         return "name", f"{name!r:.80} is not a valid name; {rule}"
     module, colon, attribute = target.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):

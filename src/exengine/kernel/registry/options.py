@@ -295,7 +295,7 @@ def _readings(value: TextValue, annotation: Any) -> list[Any]:
     """Return the possible interpretations of a string, starting with the most likely.
 
     An option of type ``str`` takes the text as it is, with its quotes. For other types, such as
-    ``str | None``, quotes mark a string, so that ``'null'`` can be told from ``null``.
+    ``str | None``, quotes mark a string, so that ``'null'`` can be distinguished from ``null``.
     """
     text = str(value)
     if (

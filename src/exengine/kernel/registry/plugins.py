@@ -218,9 +218,9 @@ class PluginRegistry:
         ----------
         isolated : bool
             Load each plugin in its own process, with a time limit, instead of in this process. A plugin
-            that terminates its process or never returns is reported as broken. A plugin that is valid in
-            its own process has yet to be loaded in this process: its entry is a copy of the record,
-            and ``loaded`` is None.
+            that terminates its process or never returns is reported as broken. A plugin that is found to
+            be valid has not yet been loaded in this process: its entry is a copy of the record, and
+            ``loaded`` is None.
         """
         claims = [claim for record in self.records().values() for claim in record.claims]
         if not isolated:

@@ -23,7 +23,7 @@ class Variant:
     capabilities : StorageCapabilities
         The capabilities with these options.
     differences : dict
-        Name of each capability that differs from the default -> its value with these options.
+        Maps the name of each capability that differs from the default to its value with these options.
     """
 
     name: str

@@ -95,7 +95,7 @@ def present_frames(
         first = first or coordinates
         if len(coordinates) != len(places):
             raise UnsupportedOperationError(
-                f"frames have different axes ({', '.join(coordinates)} and {', '.join(places)}), so they "
+                f"frames have different axes ({', '.join(coordinates)}; {', '.join(places)}), so they "
                 "cannot form one array"
             )
         there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True

@@ -19,7 +19,7 @@ CONVERSION = "conversion"
 PLAN = "plan"
 """The name of the annotation that records facts from the plan of an acquisition."""
 UNITS = {"time": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
-"""Axis -> unit of the distance between its positions."""
+"""Maps each axis to the unit of the distance between its positions."""
 _PIXEL_SIZE_KEYS = ("pixel_size_um", "PixelSizeUm", "PixelSize_um")
 _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 
@@ -27,7 +27,7 @@ _Z_STEP_KEYS = ("z_step_um", "z-step_um")
 def plan_of(dataset: DataStorage) -> SourcePlan:
     """Return the known facts about the acquisition of a dataset.
 
-    The format records these facts, or the dataset's annotations and metadata do.
+    The facts come from the format, or else from the dataset's annotations and metadata.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def missing_frames(dataset: DataStorage) -> int | None:
 
 
 def plan_to_json(plan: SourcePlan) -> dict[str, Any]:
-    """Return the facts from :func:`plan_of` as a JSON object, without unknown facts."""
+    """Return the known facts from :func:`plan_of` as a JSON object."""
     facts: dict[str, Any] = {
         "pixel_size_um": None if plan.pixel_size_um is None else list(plan.pixel_size_um),
         "z_step_um": plan.z_step_um,

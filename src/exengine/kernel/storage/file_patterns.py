@@ -104,11 +104,11 @@ class FilePatterns:
         self._folders = _compiled(folders)
 
     def match_file(self, name: str) -> bool:
-        """Return whether a relative path matches a file of the dataset."""
+        """Return whether a file with this relative path can belong to the dataset."""
         return self._files.fullmatch(name) is not None
 
     def match_folder(self, name: str) -> bool:
-        """Return whether a relative path matches a folder that contains files of the dataset."""
+        """Return whether a folder with this relative path can contain files of the dataset."""
         return self._folders.fullmatch(name) is not None
 
 

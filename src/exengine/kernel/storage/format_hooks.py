@@ -152,8 +152,8 @@ class FormatHooks(IndexedStorage):
 
         Called when ``finish`` or ``abort`` ends the dataset, and by ``close`` after a failed write. After
         a failed write, the files may contain a part of the frame that was not stored, and the disk may still
-        be full. All frames that were stored earlier must remain readable. The method is called neither when
-        an intact storage is closed without ``finish``, nor in a forked child.
+        be full. All frames that were stored earlier must remain readable. The method is not called when an
+        intact storage is closed without ``finish``, or in a forked child.
 
         Raises
         ------
@@ -187,15 +187,15 @@ class FormatHooks(IndexedStorage):
         Returns
         -------
         mapping of str to bytes
-            The path of each file, relative to the dataset folder, with ``/`` between its parts -> its
-            content. Each path must match a pattern of :meth:`claimed_files`.
+            Maps the path of each file, relative to the dataset folder and with ``/`` between its parts, to
+            its content. Each path must match a pattern of :meth:`claimed_files`.
         """
         return {}
 
     def finished_facts(self) -> dict[str, JsonValue]:
         """Return facts that readers verify later, such as a checksum of the index.
 
-        Called after ``finish_frames``. The manifest records the facts, and a reader finds them as
+        Called after ``finish_frames``. The manifest records the facts, and a reader finds them in
         :attr:`exengine.base_classes.Manifest.facts`. If the storage has failed, the method is not called, and
         there are no facts.
         """

@@ -170,7 +170,7 @@ def unchecked_parts(frame: Frame) -> Parts:
 
 
 def checked_parts(frame: OwnedFrame) -> Parts:
-    """Return the parts of a handler's frame; copy them again only if other code may still change them."""
+    """Return the parts of a frame from a data handler, copied if other code may still change them."""
     if frame.shared:
         return snapshot(frame.coordinates), frame.data, clean_metadata(frame.metadata)
     return frame.coordinates, frame.data, frame.metadata

@@ -121,7 +121,7 @@ class ManagedStorage(WrittenStorage):
                 self.__refuse()
             if state.expected or len(state.frames):
                 before = (
-                    f"{len(state.frames)} frames are already stored"
+                    f"the number of stored frames is {len(state.frames)}"
                     if len(state.frames)
                     else "a plan was already given"
                 )
@@ -285,7 +285,7 @@ class ManagedStorage(WrittenStorage):
                 state.new_data.notify_all()
 
     def cannot_begin(self, error: BaseException) -> None:
-        """End a storage that cannot be created. A subclass's ``__init__`` calls this, then raises the error.
+        """End a storage whose creation failed. A subclass's ``__init__`` calls this, then raises the error.
 
         The dataset is marked as failed, with the reason, and its lock is released. ``release`` is the only
         hook of the subclass that is called; it can use only attributes that already exist.
@@ -307,7 +307,7 @@ class ManagedStorage(WrittenStorage):
             StorageFailedError,
             f"writing{where} failed: {life.failure}; {what}. All frames stored earlier "
             f"({self.frames_stored}) are safe; continue in a new "
-            f"dataset{', on a disk with space' if isinstance(life.error, OSError) else ''}",
+            f"dataset{', on another disk' if isinstance(life.error, OSError) else ''}",
             life.error,
         )
         error.__cause__ = life.error
@@ -381,7 +381,7 @@ class ManagedStorage(WrittenStorage):
                 self.__conclude(DatasetStatus.FAILED if failed else DatasetStatus.ABORTED, reason)
 
     def __conclude(self, status: DatasetStatus, reason: str) -> None:
-        """End the dataset, but only once; after a failure, only if the disk allows this."""
+        """End the dataset, but only once. After a failure, end it only if the disk allows this."""
         state = self._exengine
         life = state.life
         if life.status is not None:

@@ -39,8 +39,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """The maximum size of a manifest, in bytes; a larger manifest is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
-_SEAL = b',\n "checksum": "crc32:%08x"  }'  # the two spaces are lost if another program writes the JSON text
-_MOST_WRONG = 4  # an end that differs from a seal in so few bytes is a damaged seal
+_SEAL = b',\n "checksum": "crc32:%08x"  }'  # another program that rewrites the JSON would omit the two spaces
+_MOST_WRONG = 4  # a seal with at most this many wrong bytes is recognized as damaged
 MAX_BACKEND_CHARACTERS = 500
 """The maximum length of a backend's name."""
 
@@ -101,7 +101,7 @@ class Manifest(Mapping[str, Any]):
         status = DatasetStatus(str(content.get("status"))[:60])
         if problem and status is not DatasetStatus.INCOMPLETE:
             status = DatasetStatus.DAMAGED
-        content.pop("checksum", None)  # of the bytes, which the content no longer depends on
+        content.pop("checksum", None)  # the checksum of the bytes does not describe the content
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)
@@ -293,7 +293,7 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
     text = encode_manifest(content)
     try:
         if len(text) > MAX_BYTES - _ROOM_FOR_THE_END:
-            raise ValueError(f"the JSON text is {len(text)} bytes long, but at most {MAX_BYTES} are read")
+            raise ValueError(f"the JSON text is {len(text)} bytes long; the limit is {MAX_BYTES}")
         refuse_too_many_values(text)
     except ValueError as error:
         raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None

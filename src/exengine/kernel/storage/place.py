@@ -79,8 +79,8 @@ class DatasetPlace:
             Patterns for the names of the dataset's files, to be recorded in the manifest; see
             ``DataStorage.dataset_files``.
         initial : mapping of str to bytes
-            The files that the folder contains from the start: relative path, with ``/`` between its parts ->
-            content.
+            The files that the folder contains from the start: maps their relative paths, with ``/`` between
+            the parts, to their contents.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class DatasetPlace:
 
     @staticmethod
     def _usable(path: str) -> str:
-        """Return the path of a new dataset in plain form, or raise ``DatasetAccessError``."""
+        """Return the path of a new dataset with ``~`` expanded, or raise ``DatasetAccessError``."""
         if not path or "\0" in path:
             raise DatasetAccessError(f"{path!r} cannot be the path of a dataset")
         path = files.expanded(path)
@@ -159,7 +159,7 @@ class DatasetPlace:
         """
         path = os.path.realpath(path)
         if manifest.read_manifest(path) is None:
-            raise DatasetNotFoundError(f"{path} is not a dataset with a manifest")
+            raise DatasetNotFoundError(f"there is no dataset with a manifest at {path}")
         try:
             lock = cls._take_lock(path)
         except OSError as error:
@@ -167,7 +167,7 @@ class DatasetPlace:
             raise from_os(DatasetAccessError, message, error) from error
         if lock is None:
             raise DatasetLockedError(f"{path} is being written; wait until its writer has ended")
-        left = manifest.read_manifest(path)  # the previous writer's last manifest
+        left = manifest.read_manifest(path)  # the last manifest of the previous writer
         assert left is not None
         return cls(path, lock, {"annotations": {}, **left})
 
@@ -221,7 +221,7 @@ class DatasetPlace:
         self._write(durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
-        """Store a JSON value in the final manifest, if the disk accepts it after an earlier failure.
+        """After a failure, store a JSON value in the final manifest, if the disk accepts it.
 
         Raises
         ------
@@ -268,7 +268,7 @@ class DatasetPlace:
     def conclude(
         self, status: DatasetStatus, reason: str, frames: int, facts: dict[str, Any] | None = None
     ) -> None:
-        """Sync the name of the folder, then durably write the final manifest.
+        """Sync the folders with new entries, then durably write the final manifest.
 
         Parameters
         ----------

@@ -88,7 +88,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
 
         Called once, by ``close`` or by ``cannot_begin``. ``cannot_begin`` may call it before ``__init__`` has
         set all attributes; any error is then ignored. In a forked child, this method is called only if the
-        program closes the storage there, and must not write to the files.
+        child closes the storage, and must not write to the files.
         """
 
     # -- reading ---------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
             if state.closed:
                 return
             state.closed = True
-        # This thread is not reading, although an interrupt may have left it in the set.
+        # This thread is not reading, but remains in the set if its last read was interrupted.
         while state.reads - {threading.get_ident()}:
             time.sleep(0.0005)  # polling suffices, because a read takes milliseconds
         self.release()
@@ -226,7 +226,7 @@ class DatasetReader(IndexedStorage):
     """
 
     backend_name: str = ""
-    """The name of the reading backend; by default, the writing backend's name from the manifest."""
+    """The name of the backend that reads the dataset; by default, the name recorded in the manifest."""
 
     path: str  # an attribute that replaces the computed default
 

@@ -76,7 +76,7 @@ class RemoteDatasets:
 
     @classmethod
     def recover_remote(cls, url: str, /, *, dry_run: bool, in_place: bool) -> RecoveredRemote:
-        """Finish an incomplete dataset after its writer has died. It then has all frames from this machine.
+        """Finish an incomplete dataset whose writer has died, with all frames from this machine.
 
         Parameters
         ----------

@@ -92,7 +92,7 @@ class DatasetState(ReadState):
 
 
 class WriteState(ReadState):
-    """The state of a storage that is being written, for both reading frames and storing them."""
+    """The state that is needed for reading and storing frames while a dataset is being written."""
 
     __slots__ = ("checks", "expected", "frames", "life", "new_data", "place", "summary", "waiting")
 

@@ -78,7 +78,7 @@ class WrittenStorage(FormatHooks):
         place.reopen()
 
     def cannot_begin(self, error: BaseException) -> None:
-        """End a storage that cannot be created."""
+        """End a storage whose creation failed."""
         raise NotImplementedError
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
@@ -134,7 +134,7 @@ class WrittenStorage(FormatHooks):
             self.close()
         if forgotten:
             warnings.warn(
-                f"{self.path} was not finished before the program ended, so it was finished as aborted",
+                f"{self.path} was not finished before the program ended, so it was marked as aborted",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,7 +1,7 @@
 """All frames of a storage as one xarray Dataset, which reads them lazily.
 
-Only this module of the kernel uses xarray. The module is imported late, so that xarray is loaded only when
-needed.
+This is the only module of the kernel that uses xarray. It is imported only when it is needed, because it
+loads xarray.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from exengine.kernel.storage.array_view import present_frames
 from exengine.kernel.storage.description import plan_of
 
 _COLORS = "rgb"
-"""The dimension of the samples of a frame ``(Y, X, 3)``."""
+"""The name of the dimension for the colors of a frame ``(Y, X, 3)``."""
 
 
 def to_dataset(storage: DataStorage) -> Any:

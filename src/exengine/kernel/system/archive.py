@@ -1,7 +1,7 @@
 """Datasets packed into a single file: a ZIP archive without compression, in which files are read in place.
 
-The archive contains each file of a dataset's folder, under the path of the file relative to that folder. A
-backend that reads such archives derives from :class:`PackableDatasets`.
+The archive contains each file of a dataset's folder, under its path relative to that folder. A backend that
+reads such archives derives from :class:`PackableDatasets`.
 """
 
 import errno
@@ -70,7 +70,7 @@ class Archive:
         """The path of the archive."""
         self._file = OpenFile(self.path, READ)
         self.sizes: dict[str, int] = {}
-        """The name of each file -> its size in bytes."""
+        """Maps the name of each file to its size in bytes."""
         self._headers: dict[str, int] = {}
         self._starts: dict[str, int] = {}
         try:
@@ -164,7 +164,9 @@ class _ArchivedFile(OpenFile):
 
 
 def open_packed(path: str) -> OpenFile:
-    """Open, for reading, a file in a folder or an archive. Add the file's ``start`` to ``read_at`` offsets.
+    """Open a file for reading, in a folder or in an archive.
+
+    Offsets passed to ``read_at`` must include the ``start`` of the file.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""The maximum number of values in a JSON document, including lists and dicts; this many take about 200 MB."""
+"""The maximum number of values in a JSON document, including lists and dicts. They take about 200 MB."""
 MAX_VALUES = 50_000
-"""The maximum number of values in a YAML or TOML document; each repetition through an alias counts."""
+"""The maximum number of values in a YAML or TOML document; values are counted again for each alias."""
 MAX_DEPTH = 50
 """The maximum nesting depth of lists and mappings in YAML and TOML."""
 MAX_INT_BITS = 64
@@ -55,7 +55,7 @@ def refuse_too_many_values(data: bytes) -> None:
     # Each value except the first follows one of these characters, or a key that follows one of them.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
-        raise ValueError(f"the document may contain {values} values, but at most {MAX_JSON_VALUES} are read")
+        raise ValueError(f"the document may contain {values} values; the limit is {MAX_JSON_VALUES}")
 
 
 NOTE_KEY = "exengine_note"
@@ -152,7 +152,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_toml(text: str) -> Any:
-    """Return the content of a TOML document; None if it is empty. Errors are as for :func:`parse_yaml`."""
+    """Return the content of a TOML document, or None if it is empty.
+
+    The errors are those of :func:`parse_yaml`.
+    """
     import tomllib
 
     if _LONG_KEY.search(text):
@@ -168,7 +171,7 @@ def _without_excess(content: Any) -> Any:
 def _measure(
     thing: Any, level: int, children_of: Callable[[Any], Iterable[Any]], known: dict[int, tuple[int, int]]
 ) -> tuple[int, int]:
-    """Return the number of values in an object, with aliases expanded, and its depth.
+    """Return the number of values in an object, with aliases expanded, and the depth of the object.
 
     Raises
     ------
@@ -199,7 +202,9 @@ def _children_of_node(node: Any) -> Iterable[Any]:
     elif isinstance(node, yaml.SequenceNode):
         yield from node.value
     elif node.tag != "tag:yaml.org,2002:str" and len(node.value) > _MAX_SCALAR_CHARS:
-        raise ValueError(f"{node.value[:20]}... has {len(node.value)} characters, but is not a string")
+        raise ValueError(
+            f"{node.value[:20]}... has {len(node.value)} characters; only a string may be that long"
+        )
     else:
         _refuse_ambiguous_value(node)
 
@@ -230,16 +235,16 @@ def _refuse_ambiguous_value(node: Any) -> None:
     if kind == "bool" and value.lower() not in ("true", "false"):
         meaning = str(value.lower() in ("yes", "on", "y")).lower()
         raise ValueError(
-            f"line {line}: YAML reads {value} as {meaning}; write '{value}' with quotes if it is text, or "
-            f"{meaning}"
+            f"line {line}: YAML reads {value} as {meaning}; write '{value}' with quotes if it is text, "
+            f"otherwise {meaning}"
         )
     if kind == "int" and (_OCTAL.fullmatch(value) or ":" in value):
         import yaml
 
         number = yaml.safe_load(value)
         raise ValueError(
-            f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, or "
-            "the number without colons or leading zeros"
+            f"line {line}: YAML reads {value} as {number}; write '{value}' with quotes if it is text, "
+            "otherwise the number without colons or leading zeros"
         )
     if value[:1] in _TYPOGRAPHIC or value[-1:] in _TYPOGRAPHIC:
         raise ValueError(
@@ -256,6 +261,5 @@ def _children_of_value(value: Any) -> Iterable[Any]:
         yield from value
     elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise ValueError(
-            f"the document contains a number with {value.bit_length()} bits, but at most {MAX_INT_BITS} "
-            "bits are read"
+            f"the document contains a number with {value.bit_length()} bits; the limit is {MAX_INT_BITS} bits"
         )

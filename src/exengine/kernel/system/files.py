@@ -1,4 +1,4 @@
-"""Operations that differ between operating systems: opening, renaming, locking, syncing and settings."""
+"""File operations that differ between operating systems, and the folder for the user's settings."""
 
 import errno
 import functools
@@ -64,7 +64,7 @@ def open_regular(
         except FileNotFoundError:
             if not flags & os.O_CREAT:
                 raise
-    # Another file may replace this file between the check and the opening.
+    # The file may be replaced between the check above and ``os.open``.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     flags |= 0 if follow_links else getattr(os, "O_NOFOLLOW", 0)
     relative = {} if dir_fd is None else {"dir_fd": dir_fd}
@@ -202,7 +202,7 @@ def sync_folder(path: "str | os.PathLike[str]") -> None:
 def sync_filesystem(path: "str | os.PathLike[str]") -> None:
     """Sync the whole file system that contains a folder to the disk.
 
-    This is the durable flush of backends that have no more specific method. It takes 3 to 10 ms with
+    Backends without a more specific method use this for a durable flush. It takes 3 to 10 ms with
     ``syncfs(2)``.
 
     Raises
@@ -295,14 +295,14 @@ def write_at(descriptor: int, parts: "Sequence[Any]", offset: int, size: int | N
         rest = memoryview(b"".join(bytes(part) for part in parts))
         while done < whole:
             more = os.pwrite(descriptor, rest[done:], offset + done)
-            if not more:  # no system should do this, but retrying forever would hang
+            if not more:  # should never happen, but the loop would otherwise never end
                 raise OSError(errno.EIO, "the file system accepted no more bytes, but reported no error")
             done += more
     return offset + whole
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return ``size`` bytes of a file, starting at an offset; return fewer only at the end of the file."""
+    """Return ``size`` bytes of a file from an offset, or fewer at the end of the file."""
     if WINDOWS:  # pragma: no cover - Windows only
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -346,7 +346,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
 
 def refusal_of(path: str) -> str:
-    """Return the reason why a string cannot be meant as a folder path; empty if it can.
+    """Return the reason why a string cannot be used as a folder path; empty if it can.
 
     Examples
     --------

@@ -68,8 +68,8 @@ class _Worker:
     def is_busy(self) -> bool:
         """Return whether a new job would have to wait.
 
-        This method does not use a lock, so its answer is wrong in rare cases. With a lock, a thread that is
-        interrupted between acquiring the lock and passing the job would never release the lock.
+        This method does not use a lock, so its result is wrong in rare cases. With a lock, an interrupt
+        between acquiring it and submitting the job would leave it held forever.
         """
         return self._at_work or not self.jobs.empty()
 

@@ -217,7 +217,7 @@ def test_a_manifest_whose_parts_are_of_another_kind_is_damage(folder, changed, s
 
 def test_a_manifest_of_more_values_than_memory_should_hold_is_damage(folder):
     write_manifest(folder, {**CONTENT, "annotations": {"x": [[]] * 1_000_001}}, durable=False)
-    with pytest.raises(DatasetDamagedError, match="at most 1000000 are read"):
+    with pytest.raises(DatasetDamagedError, match="the limit is 1000000"):
         read_manifest(folder)
 
 

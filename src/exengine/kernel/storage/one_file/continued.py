@@ -24,7 +24,7 @@ _NEW_JOURNAL = "exengine.new"
 
 
 class Continued(NamedTuple):
-    """A spool to append to, and the frames that it has, in order."""
+    """A spool to append to, and the frames that it already contains, in order."""
 
     spool: SpoolWriter
     frames: list[SpooledFrame]
@@ -89,7 +89,7 @@ def _make_spool(
                 text = describe(each.coordinate_dict, pixels, reader.read_frame_metadata(number))
                 frames.append(spool.append(number, pixels, text))
             spool.sync()
-        # Readers use the spool only if it has a journal, and the journal is complete.
+        # Only now rename the complete journal, because readers use the spool as soon as it has a journal.
         os.replace(new, f"{path}.{JOURNAL}")
     except BaseException:
         for name in (new, f"{path}.{FRAMES}"):

@@ -2,7 +2,7 @@
 
 For ``scan.h5``, the manifest is ``scan.h5.exengine.json`` and the lock is ``scan.h5.exengine.lock``, which
 exists only while a writer is active, or after a writer was killed. Other files of the backend, such as a
-journal, have names that begin with ``scan.h5.exengine.`` too.
+journal, also have names that begin with ``scan.h5.exengine.``.
 
 A claim takes the lock, writes the manifest, and then makes the file visible by renaming it. If two writers
 race for a path, exactly one wins. A manifest without a file either was left by a claim that was killed, or
@@ -28,9 +28,9 @@ from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
-"""The ending of the file name for a new version of a dataset's file."""
+"""The suffix of the new version of a dataset's file."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
-"""The endings of the file names that ExEngine itself uses next to any single-file dataset."""
+"""The suffixes of ExEngine's own files next to a single-file dataset."""
 _BLOCKS, _BLOCK_BYTES = 64, 4096
 
 
@@ -130,7 +130,7 @@ class FilePlace(DatasetPlace):
 
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
-        """Reject an unused path if files next to it belong to a dataset that has lost its file."""
+        """Reject an unused path if files next to it belong to a dataset whose own file is missing."""
         kept = f"{os.path.basename(path)} is missing; move both to the same folder, or choose another path"
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):
@@ -171,7 +171,7 @@ class FilePlace(DatasetPlace):
         files.sync_folder(os.path.dirname(self.path))
 
     def manifest_for_file(self, status: DatasetStatus, reason: str, frames: int) -> bytes:
-        """Return the manifest to be stored in the file itself, for use without the manifest next to it."""
+        """Return the manifest to be stored in the file itself, for use if the manifest next to it is lost."""
         content = {**self._content, "status": status.value, "frames": frames}
         if reason:
             content["reason"] = self.cut(reason)
@@ -187,7 +187,7 @@ class FilePlace(DatasetPlace):
 
     def unlock(self) -> None:
         """Remove the lock file and release the lock. Idempotent."""
-        if self._lock is not None and self._owner == os.getpid():  # a forked process leaves it to the owner
+        if self._lock is not None and self._owner == os.getpid():  # a forked process does not remove it
             _remove_lock(self.path, self._lock)
         super().unlock()
 
@@ -243,7 +243,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
 
 
 KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
-"""Whether the patterns of a dataset include ``{file}`` -> the class for its location."""
+"""The class for the location of a dataset. The key is whether its patterns include ``{file}``."""
 
 
 def reclaim(path: str) -> DatasetPlace:

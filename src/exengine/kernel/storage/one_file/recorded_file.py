@@ -1,7 +1,7 @@
 """Reads a finished single-file dataset whose file contains the records of its spool.
 
-A backend with a spool may store the records in its file, each with the place of the stored pixels in the
-file. Frames are then found and checked in the same way as in the spool, without the library of the format.
+A backend with a spool may store the records in its file; each record then gives the place of the pixels in
+that file. Frames are found and checked in the same way as in the spool, without the library of the format.
 """
 
 import os
@@ -21,7 +21,7 @@ from exengine.kernel.system import files
 class RecordedFileReader(SpoolReader):
     """A reader for a finished file with records. Override :meth:`find_records` and :meth:`decode`.
 
-    The description of a frame that is not stored as it is has two more values: ``z``, the name of its
+    If a frame is stored compressed, its description has two more values: ``z``, the name of the
     compression, and ``k``, the checksum of the stored bytes.
 
     Raises
@@ -50,10 +50,10 @@ class RecordedFileReader(SpoolReader):
         Parameters
         ----------
         stored : bytes
-            With the right checksum.
+            The stored bytes, whose checksum is correct.
         shape : tuple of int
         dtype : numpy.dtype
-            Little-endian.
+            The dtype of the pixels, in little-endian byte order.
         compression : str
 
         Raises

@@ -27,15 +27,15 @@ from exengine.kernel.system.bounded import parse_json
 
 FRAMES, JOURNAL = "exengine.frames", "exengine.journal"
 HEADER = b"ExEngine spool 1\n".ljust(32, b"\0")
-"""The bytes at the beginning of a journal."""
+"""The bytes with which every journal begins."""
 _MAGIC = b"\xefrec"
 _RECORD = struct.Struct("<4sQQQIII")  # magic, number, offset, size and CRC of pixels; size and CRC of text
 _CRC = struct.Struct("<I")
 _HEAD_BYTES = _RECORD.size + _CRC.size
 _PAGE_BYTES = 4096
-_ALIGN_FROM_BYTES = 65536  # larger frames begin on a page, because unaligned writes take longer
+_ALIGN_FROM_BYTES = 65536  # larger frames begin at a page boundary, because unaligned writes take longer
 _MOST_TEXT_BYTES = 2**28
-_STEP_BYTES = 2**22  # bytes of the journal per read
+_STEP_BYTES = 2**22  # number of journal bytes that are read at a time
 
 Checksum = Callable[[Any], int]
 
@@ -65,7 +65,7 @@ class SpoolWriter:
     options : dict, optional
         The options of the file that is built at the end.
     journal : str
-        The ending of the name of the journal.
+        The ending of the journal's file name.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class SpoolWriter:
 
     @classmethod
     def reopen(cls, path: str, frames: Sequence[SpooledFrame], checksum: Checksum = zlib.crc32) -> Self:
-        """Open the spool of a writer that has ended, to append frames after those that it has.
+        """Open the spool of a writer that has ended, in order to append more frames.
 
         Parameters
         ----------
@@ -118,7 +118,7 @@ class SpoolWriter:
         return spool
 
     def cut(self) -> None:
-        """Remove the parts of an incomplete frame after the last one."""
+        """Remove the parts of an incomplete frame that follow the last complete frame."""
         os.ftruncate(self.journal, self._journal_end)
         os.ftruncate(self.pixels, self._end)
 
@@ -154,7 +154,7 @@ class SpoolWriter:
 
     def sync(self) -> None:
         """Sync all frames to the disk."""
-        os.fsync(self.pixels)  # first, because a record claims that its pixels are there
+        os.fsync(self.pixels)  # before the records, because a record implies that its pixels exist
         os.fsync(self.journal)
 
     def close(self) -> None:

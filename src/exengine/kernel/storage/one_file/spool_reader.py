@@ -19,7 +19,7 @@ from exengine.kernel.system.bounded import parse_json
 
 
 class SpoolReader(DatasetReader):
-    """A dataset that is read from its spool: while it is written, after a crash, or after an I/O error.
+    """A dataset that is read from its spool: while it is being written, after a crash, or after an I/O error.
 
     A subclass may override :meth:`open_files` to read another file that contains the same kind of records.
 
@@ -109,7 +109,7 @@ class SpoolReader(DatasetReader):
         if super().status is DatasetStatus.INCOMPLETE and not self._exengine.closed:
             manifest = read_manifest(self.real_path)
             if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                self._refresh()  # after reading the manifest, because the journal is complete now
+                self._refresh()  # after the manifest is read: by then, the journal is complete
                 self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
             self._settle()
         return super().status
@@ -139,7 +139,7 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal, and a note if the file of a failed dataset is yet to be built."""
+        """Return the faults of the journal, and a note if the file of a failed dataset has not been built."""
         found = [self._problem] if self._problem else []
         if self.reads_spool and super().status is DatasetStatus.FAILED:
             found.append(

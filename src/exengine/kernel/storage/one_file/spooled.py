@@ -1,6 +1,6 @@
 """The base class for backends that first write a spool, and build their file when the dataset is finished.
 
-A file such as HDF5 or TIFF cannot be trusted while it is being written: after a crash or on a full disk, its
+An HDF5 or TIFF file cannot be trusted while it is being written: after a crash or on a full disk, its
 own index may be lost. A frame is therefore acknowledged when it is in the spool (promise P6). ``finish``
 builds the file from the spool under another name, compares it with the spool, syncs it, and renames it to its
 path. Only then is the spool deleted. Until then, the dataset's own file is a small valid file of its format,
@@ -111,7 +111,7 @@ class SpooledStorage(ManagedStorage):
         """Take over the frames of an existing dataset."""
         place = self._exengine.place
         if place is not None and place.status is DatasetStatus.COMPLETE:
-            self.begin_continuing()  # which refuses
+            self.begin_continuing()  # raises an error
         found = take_over(type(self), path, self.summary_metadata, self.build_options())
         self._spool, self._spooled = found.spool, found.frames
         self.begin_continuing()
@@ -142,7 +142,7 @@ class SpooledStorage(ManagedStorage):
         path : str
             The path of the new file. A file left by an earlier attempt may already exist there.
         frames : sequence of FrameToBuild
-            In order of arrival.
+            The frames, in order of arrival.
         summary : JSON value
             The summary metadata.
         manifest : bytes
@@ -164,7 +164,7 @@ class SpooledStorage(ManagedStorage):
 
     @classmethod
     def options_of_frame(cls, description: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of :meth:`build_file` for the recovery of a file, from a frame's description."""
+        """Return the :meth:`build_file` options for recovering a file, given the description of a frame."""
         return {}
 
     @property
@@ -179,7 +179,7 @@ class SpooledStorage(ManagedStorage):
         text = describe(coordinates.__dict__, data, metadata)
         if len(text) > _MOST_TEXT_BYTES:
             raise MetadataError(
-                f"the metadata takes up {len(text)} bytes as JSON, but at most {_MOST_TEXT_BYTES} are stored"
+                f"the metadata takes up {len(text)} bytes as JSON; the limit is {_MOST_TEXT_BYTES}"
             )
         return text
 
@@ -313,7 +313,7 @@ def is_spooled(path: str) -> bool:
 
 
 def keep_damaged(path: str) -> None:
-    """Before a recovery in place replaces files, keep the old ones under other names that are still free."""
+    """Keep the files that a recovery in place is about to replace, under unused names."""
     for part, kept in _DAMAGED.items():
         with suppress(FileExistsError, FileNotFoundError):
             os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
