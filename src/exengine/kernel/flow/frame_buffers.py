@@ -21,7 +21,7 @@ SLAB_BYTES = 2**18  # from 4 MiB on, numpy requests large pages; the first acces
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
-_KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers that are kept beside those in flight
+_KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers that are kept in addition to those in flight
 _KEPT_BUFFERS = 48
 _MOST_LEAVING = 4  # large frames that are no longer in flight, but to which a thread still refers
 _MOST_PREPARED = 2
@@ -30,7 +30,7 @@ _POPULATE: int | None = getattr(mmap, "MAP_POPULATE", None)
 
 
 class _Slab:
-    """Memory for small frames of one layout."""
+    """Memory for small frames with the same layout."""
 
     __slots__ = ("buffer", "count", "dtype", "frames", "memory", "next", "shape", "size")
 
@@ -125,7 +125,7 @@ class FrameBuffers:
     def prepare(self) -> bool:
         """Allocate a slab in advance if slabs are not reused, and return whether one was allocated.
 
-        Only one thread may call this at a time, which can be a different thread from the one that copies.
+        Only one thread may call this at a time; it need not be the thread that copies.
         """
         if not self._allocates or len(self._prepared) >= _MOST_PREPARED:
             return False
@@ -149,7 +149,7 @@ class FrameBuffers:
         return copy
 
     def _free_large_buffer(self, size: int, in_flight: int) -> npt.NDArray[np.uint8]:
-        """Return the oldest buffer if it is free, otherwise a new one. Frames leave as they arrived."""
+        """Return the oldest buffer if it is free, otherwise a new one. Frames leave in order of arrival."""
         buffers = self._large
         buffer: npt.NDArray[np.uint8] | None
         try:
@@ -170,7 +170,7 @@ class FrameBuffers:
         return buffer
 
     def release(self) -> None:
-        """Keep no large buffer. Frames that exist remain valid."""
+        """Release all large buffers. Existing frames remain valid."""
         self._large.clear()
 
 
