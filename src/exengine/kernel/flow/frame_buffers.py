@@ -21,7 +21,7 @@ SLAB_BYTES = 2**18  # from 4 MiB on, numpy requests large pages; the first acces
 LARGE_BYTES = 2**18
 """Frames of at least this size, in bytes, have a buffer of their own."""
 
-_KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers that are kept in addition to those in flight
+_KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers kept in addition to those in flight
 _KEPT_BUFFERS = 48
 _MOST_LEAVING = 4  # large frames that are no longer in flight, but to which a thread still refers
 _MOST_PREPARED = 2
