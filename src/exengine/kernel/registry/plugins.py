@@ -107,7 +107,8 @@ class PluginRegistry:
         name = claims[0].name
         claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = either(repr(claim.qualified_name) for claim in claims)
-        error = f"{claimants} both register the {self.kind} {name!r}; write {how}, or uninstall one of them"
+        all_of, others = ("both", "one") if len(claims) == 2 else ("all", "all but one")
+        error = f"{claimants} {all_of} register the {self.kind} {name!r}; write {how}, or uninstall {others} of them"
         outcome = Outcome("conflict", "name", error)
         return PluginRecord(name, self.group, "", "", "", candidates=tuple(claims), outcome=outcome)
 

@@ -415,6 +415,16 @@ def test_two_distributions_with_one_name_are_an_error_that_names_both(make_distr
     assert backends.load("good").__name__ == "Good"
 
 
+def test_a_conflict_of_three_distributions_names_all_of_them(make_distribution, backends_of):
+    for letter in "abc":
+        make_distribution(f"dist-{letter}", {"store": f"dist_{letter}:Good"}, GOOD)
+    error = backends_of().records()["store"].error
+    assert " all register the backend 'store'; " in error and error.endswith(
+        ", or uninstall all but one of them"
+    )
+    assert all(f"dist-{letter} " in error and f"'dist-{letter}:store'" in error for letter in "abc")
+
+
 def test_a_backend_that_shadows_ndram_takes_its_name_from_nobody(with_good):
     backends = with_good(GOOD, "exengine_faulty:Good", "ndram")
     with pytest.raises(
