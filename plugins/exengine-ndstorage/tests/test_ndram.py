@@ -153,7 +153,7 @@ def test_r1_an_absent_frame_is_a_key_error_that_says_what_is_there():
     storage = NDRAMStorage()
     storage.put({"time": 0}, np.ones(3), None)
     for read in (storage.get_data, storage.get_metadata, storage.__getitem__):
-        with pytest.raises(CoordinatesNotFoundError, match="the positions on axis 'time' are 0"):
+        with pytest.raises(CoordinatesNotFoundError, match="positions on axis 'time': 0"):
             read({"time": 1})
     assert None not in storage and {"time": []} not in storage
 

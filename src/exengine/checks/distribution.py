@@ -157,7 +157,7 @@ def of_project(folder: Path) -> Packaging:
 def check_packaging(facts: Packaging) -> list[Finding]:
     """Return the faults in a distribution, in the order of their codes.
 
-    The distribution of ExEngine itself is exempt from the rules about its dependency and its modules.
+    ExEngine's own distribution is exempt from the rules about the dependency on ExEngine and about modules.
     """
     findings = list(_metadata(facts))
     for record in facts.entries:

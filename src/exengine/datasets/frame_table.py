@@ -123,7 +123,7 @@ def _parquet_writer() -> Any:
         from pyarrow import parquet  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise UnsupportedOperationError(
-            "Parquet needs pyarrow; export to CSV, or install it with: pip install pyarrow"
+            "Parquet needs pyarrow; install it with pip install pyarrow, or export to CSV"
         ) from None
 
     def write(dataset: DataStorage, columns: _Columns, path: str) -> int:

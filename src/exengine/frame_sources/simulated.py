@@ -286,8 +286,8 @@ class SimulatedSource(FrameSource):
             raise SourceError(f"the names in the sequence are too long: {error}") from error
         if needed > values:
             raise SourceError(
-                f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small for the code of "
-                f"{coordinates!r}, which has {needed} bytes; increase width or height"
+                f"frames of {self._shape[1]} x {self._shape[0]} pixels are too small: the code of "
+                f"{coordinates!r} needs {needed} pixels; increase width or height"
             )
 
     def _render(self, event: "useq.MDAEvent") -> npt.NDArray[Any]:

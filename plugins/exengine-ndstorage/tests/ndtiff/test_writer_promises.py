@@ -225,10 +225,10 @@ def test_r1_coordinates_that_hold_nothing_raise_a_key_error_that_says_what_is_th
         storage.finish()
         storage = opened()
     absent = [
-        ({"time": 9, "channel": "DAPI"}, "the positions on axis 'time' are 0 - 3"),
-        ({"time": 0, "channel": "FITC"}, "the positions on axis 'channel' are 'DAPI'"),
-        ({"time": 0, "channel": 0}, "the positions on axis 'channel' are 'DAPI'"),
-        ({"time": "0", "channel": "DAPI"}, "the positions on axis 'time' are 0 - 3"),
+        ({"time": 9, "channel": "DAPI"}, "positions on axis 'time': 0 - 3"),
+        ({"time": 0, "channel": "FITC"}, "positions on axis 'channel': 'DAPI'"),
+        ({"time": 0, "channel": 0}, "positions on axis 'channel': 'DAPI'"),
+        ({"time": "0", "channel": "DAPI"}, "positions on axis 'time': 0 - 3"),
         ({"time": 0}, "the coordinates lack channel"),
         ({"time": 0, "channel": "DAPI", "z": 0}, "no frame has the axis 'z'"),
         ({}, "the coordinates lack time, channel"),

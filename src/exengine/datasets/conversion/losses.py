@@ -34,9 +34,9 @@ class Loss:
     reason : str
         Why the backend cannot store it.
     frames : int
-        The number of frames without it.
+        The number of affected frames.
     first : dict of str to int or str
-        The coordinates of the first of these frames.
+        The coordinates of the first affected frame.
     what : {'frames', 'metadata'}
         Whether the frames are lost, or only their metadata.
     """

@@ -158,5 +158,5 @@ def _positions(axis: str, known: Sequence[int | str], choice: Choice) -> list[in
 def _refusal(axis: str, what: str, known: Sequence[int | str]) -> OptionError:
     near = did_you_mean(what.split("'")[1], map(str, known)) if "'" in what else ""
     return OptionError(
-        f"select {axis}: {what}{near}; the positions on the axis are {summarize_positions(list(known))}"
+        f"select {axis}: {what}{near}; positions on the axis: {summarize_positions(list(known))}"
     )

@@ -134,7 +134,7 @@ class Storing:
             try:
                 observer([item.coordinates for item in stored])
             except BaseException:
-                _log.exception("the observer %r failed after %d frames were stored", observer, len(stored))
+                _log.exception("the observer %r failed for a batch of frames", observer)
         for item in stored:
             if item.future is not None:
                 item.notify(processed=True, stored=True)

@@ -180,7 +180,7 @@ class CoordinateIndex:
                 if axis not in positions:  # another thread is adding the first frame with this axis
                     return f"no frame has the axis {axis!r}; the axes are {', '.join(positions)}"
                 if value not in positions[axis]:
-                    return f"the positions on axis {axis!r} are {summarize_positions(positions[axis])}"
+                    return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
             return f"the axes are {', '.join(self._weights)}; the coordinates lack {', '.join(absent)}"

@@ -27,7 +27,7 @@ class SharedDatasets:
 
     @classmethod
     def unit_of(cls, plan: SourcePlan, options: Mapping[str, Any], /) -> UnitOf:
-        """Return a function that returns the unit of work of each frame.
+        """Return a function that maps a frame to its unit of work.
 
         Parameters
         ----------

@@ -127,7 +127,9 @@ class _Captured(io.StringIO):
 
 @contextlib.contextmanager
 def user_interrupt() -> Iterator[Callable[[], bool]]:
-    """Provide a function that returns whether the user pressed Ctrl-C. A plugin cannot imitate the keypress.
+    """Provide a function that returns whether the user has pressed Ctrl-C.
+
+    A ``KeyboardInterrupt`` that a plugin raises does not count.
 
     Python handles signals only in the main thread. In any other thread, every KeyboardInterrupt therefore
     comes from the plugin.

@@ -108,7 +108,8 @@ class PluginRegistry:
         claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = either(repr(claim.qualified_name) for claim in claims)
         all_of, others = ("both", "one") if len(claims) == 2 else ("all", "all but one")
-        error = f"{claimants} {all_of} register the {self.kind} {name!r}; write {how}, or uninstall {others} of them"
+        choice = f"write {how}, or uninstall {others} of them"
+        error = f"{claimants} {all_of} register the {self.kind} {name!r}; {choice}"
         outcome = Outcome("conflict", "name", error)
         return PluginRecord(name, self.group, "", "", "", candidates=tuple(claims), outcome=outcome)
 

@@ -16,7 +16,7 @@ from exengine.kernel.errors import (
     OptionError,
     UnsupportedOperationError,
 )
-from exengine.kernel.wording import human_count
+from exengine.kernel.wording import human_count, listed
 
 
 def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> Any:
@@ -95,7 +95,7 @@ def present_frames(
         first = first or coordinates
         if len(coordinates) != len(places):
             raise UnsupportedOperationError(
-                f"frames have different axes ({', '.join(coordinates)}; {', '.join(places)}), so they "
+                f"the dataset has the axes {listed(places)}, but a frame has {listed(coordinates)}, so the frames "
                 "cannot form one array"
             )
         there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True

@@ -122,7 +122,7 @@ class WrittenStorage(FormatHooks):
     # -- the end of the process, forks and pickles -------------------------------------------------
 
     def conclude_at_exit(self) -> None:
-        """Finish the storage as aborted, with a warning, if the program ended without finishing it."""
+        """Abort the storage, with a warning, if the program ended without calling ``finish``."""
         state = self._exengine
         if state.place is None:
             return  # a storage in memory does not outlive the process

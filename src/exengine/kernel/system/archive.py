@@ -35,7 +35,7 @@ class PackableDatasets:
     """Files with this name are packed before all others, starting with those in the top folder."""
 
     packed_comment: ClassVar[bytes] = b""
-    """The comment of the archive."""
+    """The comment in the ZIP archive; empty if there is none."""
 
 
 class Archive:

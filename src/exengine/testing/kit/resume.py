@@ -104,11 +104,14 @@ def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
     error = refusal_of(lambda: storage.put(axes, subject.frame(axes), subject.numbered(0)))
     if not isinstance(error, CoordinatesExistError):
         raise PromiseBrokenError(
-            "N5", f"a frame was put again in a continued dataset; put {ending_of(error)}"
+            "N5",
+            f"a second frame at the same coordinates was not refused; put {ending_of(error)}",
         )
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, DatasetLockedError):
-        raise PromiseBrokenError("N5", f"a dataset was continued by two writers; resume {ending_of(error)}")
+        raise PromiseBrokenError(
+            "N5", f"a second writer was not refused as locked; resume {ending_of(error)}"
+        )
 
 
 def _is_final(subject: Subject, path: Path) -> None:

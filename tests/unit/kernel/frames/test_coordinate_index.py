@@ -155,8 +155,8 @@ def filled():
     ("where", "text"),
     [
         ({"t": 0}, "no frame has the axis 't'; the axes are time, channel"),
-        ({"time": 9, "channel": "DAPI"}, "the positions on axis 'time' are 0 - 3"),
-        ({"time": 0, "channel": "Cy5"}, "the positions on axis 'channel' are 'DAPI', 'FITC'"),
+        ({"time": 9, "channel": "DAPI"}, "positions on axis 'time': 0 - 3"),
+        ({"time": 0, "channel": "Cy5"}, "positions on axis 'channel': 'DAPI', 'FITC'"),
         ({"time": 0}, "the axes are time, channel; the coordinates lack channel"),
         ({}, "the axes are time, channel; the coordinates lack time, channel"),
         ({"time": 2, "channel": "FITC"}, "no frame has this combination of positions"),

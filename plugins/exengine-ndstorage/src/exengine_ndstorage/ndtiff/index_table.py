@@ -401,7 +401,7 @@ class FrameTable:
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
-                    return f"the positions on axis {axis!r} are {summarize_positions(values)}"
+                    return f"positions on axis {axis!r}: {summarize_positions(values)}"
         if absent := [axis for axis in self.axes if axis not in axes]:
             return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
         return "no frame has this combination of positions"

@@ -252,7 +252,7 @@ class ZipFiles:
                 f"{self.name(key)} is encrypted, or compressed by a method other than deflate"
             )
         if not 0 <= entry.header_offset <= self._size - entry.compress_size:
-            raise DatasetDamagedError(f"{self.name(key)} is not inside the archive")
+            raise DatasetDamagedError(f"the data of {self.name(key)} would lie outside the archive")
         if offset + size > entry.compress_size:
             raise DatasetDamagedError(f"{self.name(key)} is longer than its entry states")
         header = read_at(file.descriptor, _LOCAL_HEADER.size, entry.header_offset)

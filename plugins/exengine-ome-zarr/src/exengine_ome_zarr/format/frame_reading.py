@@ -90,7 +90,7 @@ class FrameReading(ABC):
             raise DatasetDamagedError(
                 f"the journal is damaged: it lists {length} bytes at offset {offset} for {name}"
             )
-        # When a part becomes the shard, its frames keep their offsets. Only a copied shard has other offsets.
+        # When a part becomes the shard, its frames keep their offsets. Copying a shard changes them.
         for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
             text = self.read_bytes(path, offset, length)
             if text is not None and len(text) == length and crc32c.crc32c(text) == checksum:

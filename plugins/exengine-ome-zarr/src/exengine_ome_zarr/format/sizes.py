@@ -66,7 +66,8 @@ MAX_OFFSET = 2**62
 LEAST_FREE_BYTES = 64 * KIB
 """The amount of memory that must be free before a frame is encoded.
 
-With less memory, orjson would end the process. Allocating this amount first raises MemoryError instead.
+With less memory, orjson would abort the process. This amount is therefore allocated first, which raises
+MemoryError if it is not free.
 """
 
 # -- writing ---------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class SpoolReader(DatasetReader):
         return self._scan.head
 
     def check_structure(self) -> list[str]:
-        """Return the faults of the journal, and a note if the file of a failed dataset has not been built."""
+        """Return the faults in the journal, and a note if the file of a failed dataset has not been built."""
         found = [self._problem] if self._problem else []
         if self.reads_spool and super().status is DatasetStatus.FAILED:
             found.append(
