@@ -95,7 +95,7 @@ def present_frames(
         first = first or coordinates
         if len(coordinates) != len(places):
             raise UnsupportedOperationError(
-                f"the dataset has the axes {listed(places)}, but a frame has {listed(coordinates)}, so the frames "
+                f"the dataset has the axes {listed(places)}, but a frame has {listed(coordinates)}, so they "
                 "cannot form one array"
             )
         there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True
