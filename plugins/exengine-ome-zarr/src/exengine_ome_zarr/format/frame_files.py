@@ -124,7 +124,7 @@ class FrameFiles(FrameReading):
         file = self._pool.get(key) or self._open(key, self.shard(image, t, c, z))
         if file is None:
             return None
-        stored = self.codec.empty()
+        stored: Any = self.codec.empty()
         got = read_into(file.descriptor, stored.data, offset)
         if got != self.layout.frame_bytes and not _fill(file, stored, offset):
             return None
