@@ -329,7 +329,8 @@ def test_listing_imports_the_same_modules_with_faulty_plugins_as_without(site, r
     (tmp_path / "empty").mkdir()
     with_faults = run_python(program).stderr.split()
     without = run_python(program, PYTHONPATH=str(tmp_path / "empty")).stderr.split()
-    assert set(with_faults) == set(without)
+    # The parser of Python is needed for classes that are defined in an unusual way.
+    assert set(with_faults) - {"ast", "_ast", "token", "tokenize", "_tokenize"} == set(without)
     assert not [name for name in with_faults if name.startswith(("faulty_", "good_store", "exengine_"))]
 
 

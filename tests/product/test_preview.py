@@ -133,5 +133,5 @@ def test_a_damaged_frame_is_marked_in_its_tile_and_reported(dataset, capsys):
     content[50] ^= 1
     shard.write_bytes(content)
     picture = preview(dataset)
-    assert "1 frames cannot be read" in capsys.readouterr().err
+    assert "1 frame cannot be read" in capsys.readouterr().err
     assert tuple(tile(picture, 0, 0)[5, 5]) == (70, 40, 40)

@@ -19,6 +19,7 @@ from exengine.kernel.errors import UnsupportedDataError
 from exengine.kernel.storage.description import plan_of
 from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system.files import expanded
+from exengine.kernel.wording import human_count
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
 
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         picture, unreadable = draw(dataset, rows, plan_of(dataset))
     save_picture(picture, output)
     if unreadable:
-        say(f"exengine: number of unreadable frames: {len(unreadable)}; the first error is: {unreadable[0]}")
+        frames = human_count(len(unreadable), "frame")
+        say(f"exengine: {frames} cannot be read; the first error is: {unreadable[0]}")
     if options.json:
         count = sum(len(tile) for row in rows for tile in row)
         print_json({"picture": os.path.abspath(output), "frames": count, "unreadable": unreadable})
