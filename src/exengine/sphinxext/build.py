@@ -32,9 +32,10 @@ from exengine.kernel.registry.records import PluginRecord, broken
 from exengine.kernel.system.files import open_regular
 from exengine.sphinxext import cache, rst
 from exengine.sphinxext.cache import Made
-from exengine.sphinxext.choosing import choices, safe_variants
+from exengine.sphinxext.choosing import choices
 from exengine.sphinxext.index_pages import MATRIX, comparable, index_page, matrix_page
 from exengine.sphinxext.kinds import BACKENDS, KINDS, MARK, Kind, Setup
+from exengine.sphinxext.option_sets import declared_variants
 from exengine.sphinxext.pages import plugin_page
 
 logger = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ def _results_in(folder: Path, record: PluginRecord) -> Results | None:
     if results is None:
         return None
     cls = record.loaded
-    variants = safe_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
+    variants = declared_variants(cls) if cls is not None and issubclass(cls, DataStorage) else []
     return with_campaigns(results, record.name, folder, {one.name: one.options for one in variants})
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from exengine.checks.describe import capability_text
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import ExEngineError
-from exengine.kernel.registry.variants import variants_of
+from exengine.kernel.registry.variants import Variant
+from exengine.sphinxext.option_sets import joined_texts, option_sets
 from exengine.sphinxext.rst import escape, table
 
 
 def capabilities_table(cls: type[DataStorage]) -> str:
-    """Return a table of a backend's capabilities: their meanings and values, including values in variants."""
+    """Return a table of a backend's capabilities: their meanings, and their values with any options."""
     meanings = attribute_docs(StorageCapabilities)
     rows = [
         (
@@ -36,16 +36,12 @@ def capability_mark(value: object) -> str:
 def with_differences(
     cls: type[DataStorage], capability: str, shown: str, text_of: Callable[[object], str]
 ) -> str:
-    """Return the value of a capability, followed by the value in each variant that changes it."""
-    try:
-        variants = variants_of(cls)
-    except ExEngineError:  # the page lists this fault
-        variants = []
-    lines = [
-        f"with {escape(variant.text)}: {escape(text_of(variant.differences[capability]))}"
-        for variant in variants
-        if capability in variant.differences
-    ]
+    """Return the value of a capability, followed by its value with each set of options that changes it."""
+    changed: dict[str, list[Variant]] = {}
+    for one in option_sets(cls):
+        if capability in one.differences:
+            changed.setdefault(text_of(one.differences[capability]), []).append(one)
+    lines = [f"with {escape(joined_texts(sets))}: {escape(text)}" for text, sets in changed.items()]
     return "\n\n".join([shown, *lines])
 
 

@@ -11,17 +11,15 @@ from exengine.checks.conformance import Results
 from exengine.checks.report import PluginReport
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.errors import ExEngineError
-from exengine.kernel.registry.variants import Variant, variants_of
 from exengine.kernel.wording import either
+from exengine.sphinxext.option_sets import compression_with, declared_variants, option_sets
 from exengine.sphinxext.rst import escape, table
 
-_URL = "s3://bucket/dataset"
 _MOST_NAMES = 5
 
 
 def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
-    """Return the data for choosing a backend as JSON, with an entry for each backend and each variant.
+    """Return the data for choosing a backend as JSON, with an entry for each backend and each set of options.
 
     Parameters
     ----------
@@ -35,20 +33,12 @@ def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
         results = report.results
         base = {"name": report.record.name, "page": f"{page}.html"}
         found.append({**base, "options": "", **_facts(cls, cls.capabilities, {}, results)})
-        for one in safe_variants(cls):
+        for one in option_sets(cls):
             of_variant = results.variants.get(one.name) if results else None
             found.append(
                 {**base, "options": one.text, **_facts(cls, one.capabilities, one.options, of_variant)}
             )
     return found
-
-
-def safe_variants(cls: type[DataStorage]) -> list[Variant]:
-    """Return the variants of a backend, or an empty list if they have a fault. The page lists the fault."""
-    try:
-        return variants_of(cls)
-    except ExEngineError:
-        return []
 
 
 def _facts(
@@ -62,22 +52,15 @@ def _facts(
         "dtypes": None if capabilities.dtypes is None else list(capabilities.dtypes),
         "readers": list(capabilities.readers),
         "live": list(capabilities.live_readers),
-        "compression": list(capabilities.compression),
+        "compression": compression_with(cls, options),
         "memory": not capabilities.persistent,
         "kill": capabilities.safety_of_put != "accepted",
         "finish": finish is not None and finish.outcome == "kept",
         "flush": capabilities.durable_flush,
         "reading": capabilities.read_while_writing,
         "levels": capabilities.pyramids,
-        "remote": _is_remote(cls, options),
+        "remote": capabilities.remote,
     }
-
-
-def _is_remote(cls: type[DataStorage], options: Mapping[str, Any]) -> bool:
-    try:
-        return bool(cls.capabilities_for(options, _URL).remote)
-    except Exception:  # a plugin that expects a folder can raise any exception
-        return False
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -112,7 +95,7 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
     >>> reasons_for(Shelf)[-1]
     'frames must be compressed, with gzip'
     """
-    able = cls.capabilities
+    able, sets = cls.capabilities, option_sets(cls)
     reasons = [
         (not able.persistent, "the frames are needed only while the program runs"),
         (bool(able.readers), f"the data must open in {_some(able.readers)}"),
@@ -123,7 +106,7 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
             "pixels have one of many types, such as float32",
         ),
         (not able.same_shape, "frames differ in shape or pixel type"),
-        (_is_remote(cls, {}), "the data go to object storage, at a URL"),
+        (any(one.capabilities.remote for one in sets), "the data go to object storage, at a URL"),
         (able.pyramids, "images are so large that they need resolution levels"),
         (bool(able.compression), f"frames must be compressed, with {_some(able.compression)}"),
     ]
@@ -142,7 +125,7 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
     """
     able = cls.capabilities
     few = able.dtypes is not None and len(able.dtypes) <= _MOST_NAMES
-    variants = safe_variants(cls)
+    variants = declared_variants(cls)
     axes = f"frames have more than {able.most_axes} axes, besides rows and columns"
     if any(one.capabilities.most_axes is None for one in variants):
         way = next(one.text for one in variants if one.capabilities.most_axes is None)

@@ -92,3 +92,32 @@ def test_a_broken_file_of_a_campaign_is_a_warning_that_names_it(built, tmp_path)
     (results / "faults").mkdir()
     (results / "faults" / "odd.json").write_text("[]")
     assert "odd.json is not a results file of a fault campaign" in built(strict=False).warnings
+
+
+COMPRESSES = """
+@classmethod
+def capabilities_for(cls, options, path=None, /):
+    from dataclasses import replace
+    live = options.get("codec", "none") == "none" and "://" not in (path or "")
+    return replace(cls.capabilities, live_readers=("napari",) if live else (), remote="://" in (path or ""))
+"""
+
+
+def test_what_holds_with_the_default_options_only_is_not_promised_for_compression_or_urls(site, build):
+    site.backend(
+        doc=DOC.replace("width : int", "codec : {'none', 'zstd', 'gzip'}"),
+        init="def __init__(self, path: Path, codec: Literal['none', 'zstd', 'gzip'] = 'none'): ...",
+        extra="capabilities = StorageCapabilities(persistent=True, compression=('zstd', 'gzip'), "
+        "live_readers=('napari',))\n" + COMPRESSES,
+    )
+    found = build()
+    html = (found.output / "usage/backends/matrix.html").read_text(encoding="utf-8")
+    entries = json.loads(re.search(r'id="exengine-choices"[^>]*>(.*?)</script>', html, re.S)[1])
+    assert {one["options"]: (one["compression"], one["live"], one["remote"]) for one in entries} == {
+        "": ([], ["napari"], False),
+        "codec: zstd": (["zstd"], [], False),
+        "codec: gzip": (["gzip"], [], False),
+        "path: s3://bucket/dataset": ([], [], True),
+    }
+    page = found.text("usage/backends/shelf")
+    assert "with codec: zstd or gzip; path: s3://bucket/dataset: none" in page
