@@ -132,9 +132,11 @@ def check_keys(keys: Mapping[str, Any], where: str) -> None:
                 "storage.options.NAME",
                 "source.options.NAME",
             ]
-            raise ConfigError(
-                f"{where}: unknown key {key!r}{did_you_mean(key, known)}; the keys are {', '.join(known)}"
-            )
+            hint = did_you_mean(key, known)
+            section, _, name = key.partition(".")
+            if not hint and f"{section}.options" in FREE_SECTIONS and "." not in name:
+                hint = f" (an option of a plugin is written as {section}.options.{name})"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}; the keys are {', '.join(known)}")
 
 
 def check_values(values: dict[str, Any], origin: Callable[[str], object]) -> None:

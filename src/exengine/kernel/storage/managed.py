@@ -306,7 +306,8 @@ class ManagedStorage(WrittenStorage):
         error = from_os(
             StorageFailedError,
             f"writing{where} failed: {life.failure}; {what}. All frames stored earlier "
-            f"({self.frames_stored}) are safe; continue in a new "
+            f"({self.frames_stored}) are safe; "
+            f"{'resume this dataset later, or ' if self.capabilities.resumable else ''}continue in a new "
             f"dataset{', on another disk' if isinstance(life.error, OSError) else ''}",
             life.error,
         )
