@@ -94,7 +94,7 @@ class OldFile:
         return status.st_dev, status.st_ino
 
     def _parts(self, folder: HeldFolder) -> set[str]:
-        """Return the allowed name endings of files next to the dataset. The manifest determines them."""
+        """Return the name endings that the manifest allows for files next to the dataset."""
         name = f"{self._name}.{manifest.MANIFEST_NAME}"
         path = os.path.join(folder.path, name)
         try:

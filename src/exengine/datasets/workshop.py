@@ -179,8 +179,8 @@ class Workshop:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
             raise DatasetExistsError(
-                f"{path} was created by another process during the {self._work} and was not changed; choose "
-                "another path"
+                f"{path} was created by another process during the {self._work} and was left unchanged; "
+                "choose another path"
             ) from error
         files.sync_folder(self._parent)
         files.sync_folder(self.folder)

@@ -78,7 +78,7 @@ class ConvertReport:
     verified : bool
         Whether the result was compared with the source.
     pixel_bytes : int
-        The size of all pixels, in bytes.
+        The total size of the pixels, in bytes.
     seconds : float
         The duration of this attempt.
     losses : list of str
@@ -309,7 +309,7 @@ class _Conversion:
         if missing or not self._join(share, verify=verify):
             report.outcome, report.pixel_bytes = "part converted", part.source.pixel_bytes
             jobs = f"{'jobs' if len(missing) > 1 else 'job'} {listed(missing[:_MOST_NAMED])}"
-            waiting = f"the result appears when the parts of the other jobs are complete, too: {jobs}"
+            waiting = f"the result appears when all parts are complete; still waiting for {jobs}"
             report.notes.append(waiting if missing else "another job is publishing the result")
 
     def _join(self, share: Share, *, verify: bool) -> bool:
@@ -379,10 +379,10 @@ class _Conversion:
         return build.copy(lambda done, total: self._on_progress("converted", done, total))
 
     def _refuse_with_units(self) -> None:
-        """Reject settings with which jobs cannot share a dataset."""
+        """Reject settings that cannot be used if several jobs convert one dataset."""
         if self._target.if_exists != "error" or self._settings.allow_loss:
             which = "allow_loss" if self._settings.allow_loss else f"if_exists: {self._target.if_exists}"
-            raise OptionError(f"{which} cannot be combined with units for a single dataset; leave it out")
+            raise OptionError(f"{which} cannot be combined with units for a single dataset; leave one out")
 
     # -- the path of the result ------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Units:
         return found
 
     def share_of(self, items: Sequence[_Item]) -> Sequence[_Item]:
-        """Return the items of this job. Together, the jobs cover the whole list, and no item twice.
+        """Return the items of this job. Each item belongs to exactly one of the jobs.
 
         Examples
         --------
