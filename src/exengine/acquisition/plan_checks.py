@@ -58,7 +58,7 @@ def check_plan(
 
 
 def _representative(plan: SourcePlan) -> Iterable[DataCoordinates]:
-    """Return coordinates that cover every planned position, or all coordinates of a sparse plan."""
+    """Return coordinates that together include every position; for a sparse plan, all coordinates."""
     axes = {axis.name: axis.positions for axis in plan.axes or () if axis.positions}
     known = plan.axes is not None and len(axes) == len(plan.axes)
     if not known or math.prod(map(len, axes.values())) != plan.frames:

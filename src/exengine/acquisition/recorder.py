@@ -118,7 +118,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # None if it did not; True if failed, False if aborted
+        self._ended_early: bool | None = None  # True if it failed, False if it was aborted, else None
 
     @classmethod
     def for_path(

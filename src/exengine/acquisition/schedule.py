@@ -95,7 +95,7 @@ def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
 
 
 def remaining_plan(plan: SourcePlan, existing: int) -> SourcePlan:
-    """Return the plan without the frames that exist already. The average frame size stays the same."""
+    """Return the plan without the frames that already exist. The average frame size stays the same."""
     if not plan.frames or not existing:
         return plan
     left = max(0, plan.frames - existing)

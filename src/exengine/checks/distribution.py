@@ -71,7 +71,7 @@ def of_installed(record: PluginRecord) -> Packaging:
     Raises
     ------
     ValueError
-        If its metadata cannot be read.
+        If the metadata of the distribution cannot be read.
     """
     try:
         found = (

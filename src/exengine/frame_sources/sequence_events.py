@@ -116,7 +116,7 @@ class CompleteEvents:
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
     skips : callable, optional
-        Returns whether the frame of an image event exists already; :meth:`events` leaves out such events.
+        Returns whether the frame of an image event already exists; :meth:`events` leaves out such events.
     """
 
     sequence: "useq.MDASequence"

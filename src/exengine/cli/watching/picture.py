@@ -134,6 +134,6 @@ def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _as_text(picture: npt.NDArray[np.uint8]) -> list[bytes]:
-    """Return lines of characters. The brighter the picture, the denser the character."""
+    """Return the picture as lines of text, in which brighter parts have denser characters."""
     brightness = picture.astype(np.float32).reshape(len(picture) // 2, 2, -1, 3).mean(axis=(1, 3))
     return [_RAMP[row].tobytes() for row in (brightness * (len(_RAMP) - 1) / 255).round().astype(np.intp)]
