@@ -719,7 +719,9 @@ def test_metadata_that_the_backend_does_not_store_are_a_loss(source, tmp_path, m
     with pytest.raises(UnsupportedDataError, match="does not store metadata.*--allow-loss"):
         exengine.convert(source, tmp_path / "result", backend="ndtiff")
     report = exengine.convert(source, tmp_path / "result", backend="ndtiff", allow_loss=True)
-    assert report.losses == [f"the metadata of {report.frames} of {report.total} frames: the backend does not store it"]
+    assert report.losses == [
+        f"the metadata of {report.frames} of {report.total} frames: the backend does not store it"
+    ]
     with exengine.open_dataset(tmp_path / "result") as result, exengine.open_dataset(source) as whole:
         assert all(np.array_equal(result[each], whole[each]) for each in whole)
         assert result.get_metadata(next(iter(result))) is None
