@@ -541,7 +541,9 @@ def test_a_full_disk_is_reported_and_the_next_run_starts_again(source, target, s
 
 def test_progress_of_other_settings_is_refused_or_discarded(source, target, small_batches):
     interrupted(source, target)
-    with pytest.raises(DatasetExistsError, match=r"unfinished conversion with other settings: options \{\}"):
+    with pytest.raises(
+        DatasetExistsError, match=r"unfinished conversion with different settings: options \{\}"
+    ):
         exengine.convert(source, target, backend="ome-zarr", options={"codec": "zstd"})
     with pytest.raises(DatasetExistsError, match='backend "ome-zarr"'):
         exengine.convert(source, target, backend="ndtiff")
@@ -705,7 +707,7 @@ def test_a_conversion_with_losses_continues_after_an_interrupt(tmp_path, small_b
 
     with pytest.raises(KeyboardInterrupt):
         exengine.convert(source, target, backend="ndtiff", allow_loss=True, on_progress=stop)
-    with pytest.raises(DatasetExistsError, match="other settings: allow_loss true"):
+    with pytest.raises(DatasetExistsError, match="different settings: allow_loss true"):
         exengine.convert(source, target, backend="ndtiff")
     report = exengine.convert(source, target, backend="ndtiff", allow_loss=True)
     assert report.resumed_at and report.verified and report.frames == 27

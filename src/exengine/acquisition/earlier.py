@@ -33,7 +33,7 @@ from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
 
 RUNS = "runs"
-"""The annotation of a dataset that lists its runs."""
+"""The dataset annotation that lists the runs."""
 
 _OF_ONE_RUN = ("ledger", "recovery")
 """Annotations that describe a single run, or the recovery of the dataset after that run."""
@@ -137,7 +137,7 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     DatasetDamagedError
         If the dataset is damaged.
     ConfigError
-        If the dataset was acquired with another config. The message lists the differences.
+        If the dataset was acquired with a different config. The message lists the differences.
     ExEngineError
         If the dataset cannot be opened.
     """
@@ -182,7 +182,7 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
     if found:
         more = f"\n  ... and {len(found) - _MOST_DIFFERENCES} more" if len(found) > _MOST_DIFFERENCES else ""
         listed = "".join(f"\n  {line}" for line in found[:_MOST_DIFFERENCES])
-        raise ConfigError(f"{path} was acquired with another config:{listed}{more}")
+        raise ConfigError(f"{path} was acquired with a different config:{listed}{more}")
     frames = CoordinateIndex()
     for coordinates in dataset:
         frames.add(coordinates.__dict__)

@@ -342,7 +342,7 @@ class Recorder:
         else:
             self._ended_early = failed if self._ended_early is None else self._ended_early
             handler.abort(describe(reason) if isinstance(reason, BaseException) else reason, failed=failed)
-        with contextlib.suppress(HandlerError):  # available as `error`
+        with contextlib.suppress(HandlerError):  # the error is available as `error`
             handler.await_completion(timeout)
 
     def report(self) -> None:

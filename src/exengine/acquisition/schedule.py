@@ -45,7 +45,7 @@ class Schedule:
         self._begin_s = 0.0
 
     def see(self, coordinates: CoordinatesLike, point: int | None = None) -> None:
-        """Note the arrival of a frame.
+        """Record the arrival of a frame.
 
         Parameters
         ----------

@@ -55,7 +55,7 @@ class PluginReport:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Maps the label of each promise that the conformance kit found to be broken to its failures."""
+        """Maps the label of each broken promise to its failures, as found by the conformance kit."""
         return self.results.broken_promises if self.results else {}
 
     @property

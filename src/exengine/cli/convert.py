@@ -15,7 +15,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert datasets. Return 1 if one of several failed; raise an exception if a single one fails."""
+    """Convert datasets. Return 1 if any of several fails; if there is only one, raise its error."""
     settings: dict[str, Any] = {
         "backend": options.backend,
         "options": {key: TextValue(value) for key, value in _pairs("--option", options.option, "codec=zstd")},

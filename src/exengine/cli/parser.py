@@ -21,7 +21,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Verbs:
-    """The verbs of a parser. Every verb has the same first options."""
+    """The verbs of a parser. They have a few options in common, which come first."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class _Verbs:
         return verb
 
     def add_group(self, name: str, text: str, description: str) -> "_Verbs":
-        """Add a verb that has verbs of its own, such as ``backends list``, and return them."""
+        """Add a verb with subcommands, such as ``backends``, and return the object that collects them."""
         group = self._parsers.add_parser(name, help=text, description=description)
         group.set_defaults(parser=group)
         return _Verbs(group, self._words[1:], "what", "WHAT", required=True)

@@ -286,7 +286,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
             names = [ENVIRONMENT_PREFIX + known.upper().replace(".", "__") for known in BY_KEY]
             raise ConfigError(
                 f"the environment variable {name} is not a setting{did_you_mean(name, names)}; the settings "
-                f"are {', '.join(names)} (for an option or a field of the sequence, append another __ and "
+                f"are {', '.join(names)} (to set an option or a field of the sequence, append __ and "
                 "its name)"
             ) from None
         found[key] = (name, TextValue(environment[name]))

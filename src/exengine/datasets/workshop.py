@@ -68,7 +68,7 @@ class Workshop:
             os.mkdir(folder)
         except FileExistsError:
             if os.path.islink(folder):  # otherwise, the target of the link would be cleared
-                raise OSError(errno.EINVAL, f"{folder} is a symbolic link; remove it") from None
+                raise OSError(errno.EINVAL, f"{folder} is a symbolic link; remove the link") from None
             if manifest.LOCK_NAME not in os.listdir(folder) and os.listdir(folder):
                 raise DatasetExistsError(
                     f"{folder} already exists and was not created by a {self._work}; move it away"

@@ -272,7 +272,7 @@ class CompleteEvents:
                 if not channel.do_stack and "z" in event.index:
                     if event.index["z"] != len(self._values_of(parts.z_plan)) // 2:
                         continue
-            # useq may restart the clock again within the first time point, so compute the reset here.
+            # useq may restart the clock repeatedly within the first time point, so compute the restarts here.
             before, time_point = time_point, event.index.get("t", time_point)
             yield event.model_copy(update={"reset_event_timer": time_point == 0 != before})
 

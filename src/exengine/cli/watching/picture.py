@@ -13,7 +13,7 @@ import numpy.typing as npt
 from exengine.cli.contact_sheet import contrast_of, mixed, plane_of
 
 Mode = Literal["truecolor", "256", "plain"]
-"""The colors of a terminal: 24 bits, a palette of 256 colors, or none."""
+"""The color mode of a terminal: 24-bit colors, a palette of 256 colors, or no colors."""
 
 RESET = b"\x1b[0m"
 _SAMPLES = 2  # number of samples per pixel of the picture, along each axis
@@ -26,7 +26,7 @@ _COLORED_TERMINALS = (
 
 
 def mode_of(environment: Mapping[str, str], encoding: str) -> Mode:
-    """Return the colors of a terminal.
+    """Return the color mode of a terminal.
 
     Parameters
     ----------

@@ -94,14 +94,14 @@ class Build:
         Raises
         ------
         DatasetExistsError
-            If the folder contains an unfinished conversion with other settings.
+            If the folder contains an unfinished conversion with different settings.
         """
         earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is not None and not restart and earlier.fingerprint == self._settings.fingerprint:
             return
         if earlier is not None and not restart:
             raise DatasetExistsError(
-                f"{self._workshop.folder} contains an unfinished conversion with other settings: "
+                f"{self._workshop.folder} contains an unfinished conversion with different settings: "
                 f"{', '.join(self._settings.differing(earlier))}. Set restart to discard it, choose another "
                 "path, or, if the source is unchanged, repeat the command with those settings to finish it"
             )

@@ -3,7 +3,7 @@
 The result is built in a :class:`~exengine.datasets.workshop.Workshop`, next to its final path, and is renamed
 once it is finished and compared with the source. The settings and the progress of the conversion are also
 stored in that hidden folder, never in the published dataset. The same command therefore continues a
-conversion that was killed; a command with other settings is rejected.
+conversion that was killed; a command with different settings is rejected.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class ConvertReport:
     source_backend, backend : str
         The names of the backends that read the source and wrote the result.
     outcome : {'converted', 'already converted', 'part converted'}
-        If a part was converted, other jobs have not completed theirs, so the result does not exist yet.
+        ``part converted`` means that the result does not exist yet, because other parts are incomplete.
     frames : int
         The number of frames in the result, or in the part.
     total : int
@@ -172,7 +172,7 @@ def convert(
     DatasetDamagedError
         If a frame of the source cannot be read, or the result differs from the source.
     DatasetExistsError
-        If the path is in use, or contains an unfinished conversion with other settings.
+        If the path is in use, or contains an unfinished conversion with different settings.
     DatasetLockedError
         If the source is being written, or another process is converting to the same path.
     UnsupportedDataError, CoordinatesError
@@ -393,7 +393,7 @@ class _Conversion:
         return published_settings(self._path) == self._settings.fingerprint
 
     def _report_published(self, share: Share | None) -> None:
-        """Report the result of an earlier attempt, and remove the files that it left if it was killed."""
+        """Report the result of an earlier attempt, and remove files that a killed attempt left behind."""
         note, report = published_note(self._path) or {}, self._report
         report.outcome, report.verified = "already converted", True
         report.frames = self._frames.count

@@ -94,7 +94,7 @@ class Share:
 
     @cached_property
     def _plan(self) -> SourcePlan:
-        """The plan of the whole dataset, if all frames are like the first one."""
+        """The plan of the whole dataset, assuming that all frames are like the first one."""
         whole = self._whole
         whole.assume(whole.first_layout())
         try:
@@ -193,7 +193,7 @@ class Share:
 
 
 def _fingerprint_of(marker: str) -> str | None:
-    """Return the fingerprint in a file that marks a complete part; None if the file is missing."""
+    """Return the fingerprint stored in a file that marks a part as complete; None if there is no file."""
     try:
         with os.fdopen(files.open_regular(marker), "rb") as file:
             return str(parse_json(file.read(1000))["fingerprint"])
