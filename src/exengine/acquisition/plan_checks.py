@@ -81,8 +81,8 @@ def _check_layouts(takes: StorageCapabilities, name: str, plan: SourcePlan) -> N
             )
         if shape and takes.ndim is not None and len(shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source delivers frames with {len(shape)} dimensions, but backend {name!r} accepts "
-                f"only {either(takes.ndim)}"
+                f"the number of dimensions of the frames is {len(shape)}, but backend {name!r} accepts only "
+                f"{either(takes.ndim)}"
             )
     if takes.same_shape and len(plan.layouts) > 1:
         layouts = ", ".join(f"{shape} {dtype}" for shape, dtype in plan.layouts)

@@ -270,7 +270,7 @@ def _view(verbs: _Verbs) -> None:
     verb = verbs.add("view", "view", "show a dataset in the browser, even while it is being written")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
-        "--no-browser", action="store_true", help="only print the address of the page; do not open it"
+        "--no-browser", action="store_true", help="print the address of the page without opening a browser"
     )
     verb.add_argument(
         "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"

@@ -64,7 +64,7 @@ class OldFile:
     def _check(self, folder: HeldFolder) -> dict[str, tuple[int, int]]:
         """Return the identity of each file of the dataset in a folder, beginning with the dataset itself."""
         if self._is_locked(folder):
-            raise DatasetLockedError(f"{self._path} is being written by another storage; it was not deleted")
+            raise DatasetLockedError(f"{self._path} was not deleted, because another storage is writing it")
         if not folder.is_writable():
             raise refusal(self._path, "its folder is write-protected")
         parts = self._parts(folder)

@@ -112,7 +112,7 @@ class RecoveryIntoCopy(Recovery):
                         f"{report.path} was recovered from {report.source}, but has a different frame at "
                         f"{frame.coordinates.coordinate_dict}; remove that dataset, or choose another output"
                     )
-                else:  # the backend rejected this frame in the first run, which reported it
+                else:  # the backend rejected this frame in the first run, which reported the loss
                     report.lost.append(
                         LostFrame(lost.coordinates, "the frame is not in the recovered dataset")
                     )

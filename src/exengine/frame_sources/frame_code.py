@@ -74,7 +74,7 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise DatasetDamagedError(
-            "the first pixels of the frame contain no code; is it a frame from the source 'simulated'?"
+            "the first pixels of the frame contain no code; is the frame from the source 'simulated'?"
         )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])

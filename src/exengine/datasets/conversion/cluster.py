@@ -148,7 +148,7 @@ class Cluster:
                 self._client.run(_forget, token, wait=False)
 
     def _most_running(self) -> int:
-        """Return how many unfinished tasks to have at any time, so that all workers stay busy."""
+        """Return the number of tasks to keep in progress, so that all workers stay busy."""
         now = time.monotonic()
         if not self._threads or now - self._counted_at > _COUNTED_S:
             self._threads = sum(self._client.nthreads().values())

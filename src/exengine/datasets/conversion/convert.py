@@ -233,7 +233,7 @@ class _Conversion:
         self._report = ConvertReport(source, self._path, backend_of(dataset), target.name)
         for one, other in ((self._path, source), (source, self._path)):
             if os.path.join(one, "").startswith(os.path.join(other, "")):
-                raise OptionError(f"the result {self._path} must not be inside {source}, or contain it")
+                raise OptionError(f"the result {self._path} must not be inside {source} or contain it")
         _refuse_unfinished(dataset, source)
         self._frames = SourceFrames(dataset, source, selection)
         self._settings = Settings(

@@ -1,4 +1,4 @@
-"""Converts several datasets into one folder, one after another: all of them, or one job's share."""
+"""Converts several datasets, one after another, into one folder: all of them, or the share of one job."""
 
 import contextlib
 import glob
