@@ -91,7 +91,7 @@ class Earlier:
         return [*self.runs, begun]
 
     def refuse_other_frames(self, plan: SourcePlan) -> None:
-        """Reject a plan that does not contain the frames of the dataset.
+        """Reject a plan that does not contain all frames of the dataset.
 
         Raises
         ------

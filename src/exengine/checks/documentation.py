@@ -1,4 +1,4 @@
-"""Checks a valid plugin class for an example, a narrative page and explanations of its capabilities.
+"""Checks that a valid plugin class has an example, a narrative page and explained capabilities.
 
 A class with any of the faults EX211 - EX214 still works, but its page lacks information that readers need.
 """

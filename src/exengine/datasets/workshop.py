@@ -205,8 +205,8 @@ class Workshop:
     def leave(self, *, keep: bool = False) -> None:
         """Release the lock, and remove the folder if it is no longer needed.
 
-        The content of the folder is deleted only if this process cleared the folder before, and therefore
-        created everything that is in it now. The lock file is deleted last.
+        The content of the folder is deleted only if this process has cleared the folder, so that it created
+        everything that is there now. The lock file is deleted last.
 
         Parameters
         ----------

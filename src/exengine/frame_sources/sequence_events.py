@@ -59,7 +59,7 @@ def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
     """
     fields = sequence.model_dump(exclude_unset=True, exclude={"setup"})
     if sequence.setup is not None:
-        fields["setup"] = sequence.setup  # a dump would lose the action's type
+        fields["setup"] = sequence.setup  # dumping it would lose the type of its action
     copy = type(sequence).model_validate(fields)
     for plan in point_plans(copy):
         if getattr(plan, "random_seed", 0) is None:

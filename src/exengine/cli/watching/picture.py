@@ -99,7 +99,7 @@ def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[n
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
-    """Return lines of upper half blocks, with the upper pixel as foreground and the lower as background."""
+    """Return lines of upper half blocks. The foreground is the upper pixel, the background the lower one."""
     upper, lower = picture[0::2], picture[1::2]
     if mode == "truecolor":
         cell = b"\x1b[38;2;RRR;GGG;BBB;48;2;RRR;GGG;BBBm"

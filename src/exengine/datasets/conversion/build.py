@@ -114,7 +114,7 @@ class Build:
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
-        """Remove the record of the progress, if it belongs to this conversion."""
+        """Remove the record of the progress, unless it belongs to a different conversion."""
         earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()

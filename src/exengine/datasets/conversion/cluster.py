@@ -245,7 +245,7 @@ def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib
                 contextlib.nullcontext() if shared else threading.Lock()
             )
             _kept[token] = datasets, alone
-            while len(_kept) > _MOST_KEPT:  # a client that was killed did not release them
+            while len(_kept) > _MOST_KEPT:  # a killed client does not release its datasets
                 _kept.popitem(last=False)
         _kept.move_to_end(token)
         return _kept[token]

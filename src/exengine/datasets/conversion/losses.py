@@ -104,7 +104,7 @@ class TargetLimits:
         )
 
     def _refusal(self, layouts: Iterable[PlannedLayout], coordinates: Iterable[DataCoordinates]) -> str:
-        """Return why the backend refuses frames; empty if it accepts them."""
+        """Return the reason why the backend refuses frames; empty if it accepts them."""
         frames = list(coordinates)
         try:
             self.refuse(layouts, lambda: frames)

@@ -14,7 +14,7 @@ _UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 @dataclass(frozen=True)
 class Units:
-    """One job's share of a job array.
+    """One job of a job array, which does its share of the work.
 
     Attributes
     ----------
