@@ -541,7 +541,9 @@ def test_a_full_disk_is_reported_and_the_next_run_starts_again(source, target, s
 
 def test_progress_of_other_settings_is_refused_or_discarded(source, target, small_batches):
     interrupted(source, target)
-    with pytest.raises(DatasetExistsError, match=r"unfinished conversion with other settings: options \{\}"):
+    with pytest.raises(
+        DatasetExistsError, match=r"unfinished conversion with different settings: options \{\}"
+    ):
         exengine.convert(source, target, backend="ome-zarr", options={"codec": "zstd"})
     with pytest.raises(DatasetExistsError, match='backend "ome-zarr"'):
         exengine.convert(source, target, backend="ndtiff")
@@ -705,7 +707,7 @@ def test_a_conversion_with_losses_continues_after_an_interrupt(tmp_path, small_b
 
     with pytest.raises(KeyboardInterrupt):
         exengine.convert(source, target, backend="ndtiff", allow_loss=True, on_progress=stop)
-    with pytest.raises(DatasetExistsError, match="other settings: allow_loss true"):
+    with pytest.raises(DatasetExistsError, match="different settings: allow_loss true"):
         exengine.convert(source, target, backend="ndtiff")
     report = exengine.convert(source, target, backend="ndtiff", allow_loss=True)
     assert report.resumed_at and report.verified and report.frames == 27
@@ -719,7 +721,9 @@ def test_metadata_that_the_backend_does_not_store_are_a_loss(source, tmp_path, m
     with pytest.raises(UnsupportedDataError, match="does not store metadata.*--allow-loss"):
         exengine.convert(source, tmp_path / "result", backend="ndtiff")
     report = exengine.convert(source, tmp_path / "result", backend="ndtiff", allow_loss=True)
-    assert report.losses == [f"the metadata of {report.frames} frames: the backend does not store it"]
+    assert report.losses == [
+        f"the metadata of {report.frames} of {report.total} frames: the backend does not store it"
+    ]
     with exengine.open_dataset(tmp_path / "result") as result, exengine.open_dataset(source) as whole:
         assert all(np.array_equal(result[each], whole[each]) for each in whole)
         assert result.get_metadata(next(iter(result))) is None
@@ -1007,7 +1011,7 @@ def test_the_jobs_of_an_array_convert_each_dataset_once_in_any_order(backend, se
         assert (code, err) == (0, "")
         lines = text.splitlines()
         counts.append((sum(line.startswith("converted: ") for line in lines), lines[-1].split(", ")[-1]))
-    five, four = (f"{count} left to the other units" for count in (5, 4))
+    five, four = (f"{count} left to other jobs" for count in (5, 4))
     assert counts == [(2, five), (3, four), (0, four), (2, five)]
     assert run(capsys, "convert", f"{seven}/*", tmp_path / "alone", "--backend", backend)[0] == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
@@ -1105,7 +1109,7 @@ def test_jobs_convert_one_dataset_together_in_any_order(verify, shared, source, 
     reports = [shared(units, verify=verify) for units in ("3/4", "1/4", "3/4", "4/4")]
     assert [report.outcome for report in reports] == ["part converted"] * 4 and not target.exists()
     assert reports[0].notes == [
-        "the result appears when the parts of the other jobs are complete, too: jobs 1, 2, 4"
+        "the result appears when all parts are complete; still waiting for jobs 1, 2, 4"
     ]
     assert reports[0].frames == reports[2].frames > 0 and reports[2].resumed_at == 0
     last = shared("2/4", verify=verify)
@@ -1327,6 +1331,6 @@ def test_a_job_says_which_part_it_has_converted(source, target, capsys):
     command = ("convert", source, target, "--backend", "ome-zarr", "--option", "shard=7", "--units")
     code, text, err = run(capsys, *command, "2/2")
     assert (code, err) == (0, "") and text.startswith(f"part converted: {target}\n")
-    assert "the parts of the other jobs are complete, too: job 1\n" in text and "compared" not in text
+    assert "all parts are complete; still waiting for job 1\n" in text and "compared" not in text
     code, text, _ = run(capsys, *command, "1/2")
     assert code == 0 and text.startswith(f"converted: {target}\n") and "compared equal to the source" in text

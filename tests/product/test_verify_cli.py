@@ -191,7 +191,7 @@ def test_recover_tells_what_did_not_survive(damaged, tmp_path, capsys):
     code, out, _ = run(capsys, "recover", damaged, "--output", tmp_path / "other")
     assert code == 0 and "lost     {'time': 1}: " in out
     code, out, _ = run(capsys, "verify", tmp_path / "other")
-    assert code == 1 and "missing  {'time': 1}: did not survive the recovery" in out
+    assert code == 1 and "missing  {'time': 1}: lost in the recovery" in out
 
 
 def test_a_dry_run_writes_nothing(make, path, capsys):

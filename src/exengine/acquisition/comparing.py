@@ -66,7 +66,7 @@ def _folded(name: Any) -> Any:
 
 
 def _with_defaults(cls: type, given: Any) -> Any:
-    """Return options with their types and defaults; invalid options are returned unchanged."""
+    """Convert options to their types, and add the defaults; return invalid options unchanged."""
     if not isinstance(given, Mapping):
         return given
     texts = {name: TextValue(value) if isinstance(value, str) else value for name, value in given.items()}

@@ -33,10 +33,10 @@ from exengine.kernel.storage.remote import is_url
 from exengine.kernel.system import files
 
 RUNS = "runs"
-"""The annotation of a dataset that lists its runs."""
+"""The dataset annotation that lists the runs."""
 
 _OF_ONE_RUN = ("ledger", "recovery")
-"""Annotations that describe a single run of a dataset, or the repair after that run."""
+"""Annotations that describe a single run, or the recovery of the dataset after that run."""
 
 _MOST_NAMED = 5  # maximum number of frames in each list of a run's record
 _MOST_RUNS = 1000
@@ -48,7 +48,7 @@ _MOST_DIFFERENCES = 10
 class Earlier:
     """The frames and the earlier runs of a dataset that is continued.
 
-    An instance contains the coordinates of these frames.
+    ``coordinates in earlier`` is True for each of these frames, and ``len(earlier)`` is their number.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Earlier:
         return [*self.runs, begun]
 
     def refuse_other_frames(self, plan: SourcePlan) -> None:
-        """Reject a plan that does not contain the frames of the dataset.
+        """Reject a plan that does not contain all frames of the dataset.
 
         Raises
         ------
@@ -131,13 +131,13 @@ def find_earlier(config: Config, storage: StoragePlan) -> Earlier | None:
     Raises
     ------
     UnsupportedOperationError
-        If the backend, or this kind of acquisition, cannot be continued.
+        If the backend cannot continue a dataset, or this kind of acquisition cannot be continued.
     DatasetLockedError
         If the writer of the dataset is active.
     DatasetDamagedError
         If the dataset is damaged.
     ConfigError
-        If the dataset was acquired with another config. The message lists the differences.
+        If the dataset was acquired with a different config. The message lists the differences.
     ExEngineError
         If the dataset cannot be opened.
     """
@@ -168,7 +168,7 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
     kept = dataset.annotations.get("config")
     if written is None or not isinstance(kept, Mapping):
         if written is not None and dataset.status is DatasetStatus.INCOMPLETE and not len(dataset):
-            kept = None  # its writer was killed before it stored the config
+            kept = None  # the writer was killed before it stored the config
         else:
             raise UnsupportedOperationError(
                 f"{path} has no record of its config, so the missing frames are unknown; only datasets "
@@ -182,7 +182,7 @@ def _examine(path: str, dataset: DataStorage, config: Config, storage: StoragePl
     if found:
         more = f"\n  ... and {len(found) - _MOST_DIFFERENCES} more" if len(found) > _MOST_DIFFERENCES else ""
         listed = "".join(f"\n  {line}" for line in found[:_MOST_DIFFERENCES])
-        raise ConfigError(f"{path} was acquired with another config:{listed}{more}")
+        raise ConfigError(f"{path} was acquired with a different config:{listed}{more}")
     frames = CoordinateIndex()
     for coordinates in dataset:
         frames.add(coordinates.__dict__)

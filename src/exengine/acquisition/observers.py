@@ -142,7 +142,7 @@ class _Observer:
         ]
         if self.waiting.missed:
             texts.append(
-                f"{self.name} was too slow and was not notified of {self.waiting.missed} of the frames"
+                f"{self.name} was too slow; frames of which it was not notified: {self.waiting.missed}"
             )
         if self._thread.is_alive():
             texts.append(f"{self.name} did not return within {TIMEOUT_S:g} s and was abandoned")

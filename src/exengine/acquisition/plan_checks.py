@@ -58,7 +58,7 @@ def check_plan(
 
 
 def _representative(plan: SourcePlan) -> Iterable[DataCoordinates]:
-    """Return coordinates that cover every planned position, or all coordinates of a sparse plan."""
+    """Return coordinates that together include every position; for a sparse plan, all coordinates."""
     axes = {axis.name: axis.positions for axis in plan.axes or () if axis.positions}
     known = plan.axes is not None and len(axes) == len(plan.axes)
     if not known or math.prod(map(len, axes.values())) != plan.frames:
@@ -81,8 +81,8 @@ def _check_layouts(takes: StorageCapabilities, name: str, plan: SourcePlan) -> N
             )
         if shape and takes.ndim is not None and len(shape) not in takes.ndim:
             raise UnsupportedDataError(
-                f"the source delivers frames with {len(shape)} dimensions, but backend {name!r} accepts "
-                f"only {either(takes.ndim)}"
+                f"the number of dimensions of the frames is {len(shape)}, but backend {name!r} accepts only "
+                f"{either(takes.ndim)}"
             )
     if takes.same_shape and len(plan.layouts) > 1:
         layouts = ", ".join(f"{shape} {dtype}" for shape, dtype in plan.layouts)

@@ -43,7 +43,7 @@ def _refusal_of(value: Any) -> str:
     except (TypeError, ValueError) as error:
         return f"does not accept (coordinates, data, metadata): {describe(error)}"
     if not (inspect.getdoc(value) or "").strip() and sys.flags.optimize < 2:
-        return "has no docstring; describe its effect on a frame in one sentence"
+        return "has no docstring; add one that describes in one sentence how frames are changed"
     return ""
 
 

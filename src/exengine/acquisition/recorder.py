@@ -118,7 +118,7 @@ class Recorder:
         self.observer_errors: list[str] = []
         self._observers: Observers | None = None
         self._handler: DataHandler | None = None
-        self._ended_early: bool | None = None  # None if it did not; True if failed, False if aborted
+        self._ended_early: bool | None = None  # True if it failed, False if it was aborted, else None
 
     @classmethod
     def for_path(
@@ -342,7 +342,7 @@ class Recorder:
         else:
             self._ended_early = failed if self._ended_early is None else self._ended_early
             handler.abort(describe(reason) if isinstance(reason, BaseException) else reason, failed=failed)
-        with contextlib.suppress(HandlerError):  # available as `error`
+        with contextlib.suppress(HandlerError):  # the error is available as `error`
             handler.await_completion(timeout)
 
     def report(self) -> None:

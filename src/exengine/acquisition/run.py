@@ -73,7 +73,7 @@ class Acquisition:
     ------
     ExEngineError
         If the config, a plugin, a device or the path cannot be used, or if the dataset cannot be continued,
-        for example because it has another config.
+        for example because it was acquired with a different config.
 
     Examples
     --------
@@ -374,7 +374,7 @@ def acquire(
 def _with_path(
     config: "str | PathLike[str] | Mapping[str, Any] | Config", path: "str | PathLike[str]"
 ) -> Config:
-    """Return the config with another path for the dataset."""
+    """Return the config with a different path for the dataset."""
     settings = {"storage.path": os.fspath(path)}
     if not isinstance(config, Config):
         return resolve(config, arguments=settings)

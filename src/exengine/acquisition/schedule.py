@@ -45,7 +45,7 @@ class Schedule:
         self._begin_s = 0.0
 
     def see(self, coordinates: CoordinatesLike, point: int | None = None) -> None:
-        """Note the arrival of a frame.
+        """Record the arrival of a frame.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ def plan_to_store(plan: SourcePlan, *, is_processed: bool) -> SourcePlan:
 
 
 def remaining_plan(plan: SourcePlan, existing: int) -> SourcePlan:
-    """Return the plan without the frames that exist already. The average frame size stays the same."""
+    """Return the plan without the frames that already exist. The average frame size stays the same."""
     if not plan.frames or not existing:
         return plan
     left = max(0, plan.frames - existing)

@@ -51,7 +51,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Cause:
-    """The probable cause of one or several failed tests of the kit.
+    """The probable cause of one or more failed tests of the kit.
 
     Attributes
     ----------

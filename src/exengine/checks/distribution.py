@@ -71,7 +71,7 @@ def of_installed(record: PluginRecord) -> Packaging:
     Raises
     ------
     ValueError
-        If its metadata cannot be read.
+        If the metadata of the distribution cannot be read.
     """
     try:
         found = (
@@ -94,7 +94,7 @@ def of_installed(record: PluginRecord) -> Packaging:
             files=None if files is None or _is_editable(direct) else {file.as_posix() for file in files},
             folder=_project_folder(direct),
         )
-    except Exception as error:  # corrupt metadata can raise any exception
+    except Exception as error:  # reading corrupt metadata can raise any exception
         raise ValueError(f"the metadata of {record.distribution} cannot be read: {error}") from error
 
 

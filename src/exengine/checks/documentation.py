@@ -1,4 +1,4 @@
-"""Checks a valid plugin class for an example, a narrative page and explanations of its capabilities.
+"""Checks that a valid plugin class has an example, a narrative page and explained capabilities.
 
 A class with any of the faults EX211 - EX214 still works, but its page lacks information that readers need.
 """
@@ -56,7 +56,7 @@ def check_documentation(record: PluginRecord, page: str, example: ExampleRun | N
 
 
 def narrative_page(record: PluginRecord) -> str:
-    """Return the text of ``docs/<name>.rst``, in any spelling, from the plugin's package, or ``""``."""
+    """Return the text of ``docs/<name>.rst``, with any spelling of the name, or ``""`` if there is none."""
     for name in page_names(record.name):
         try:
             page = importlib.resources.files(record.package) / name

@@ -23,7 +23,7 @@ from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
 
 _CODE_OF_STAGE = {"metadata": "EX408", "name": "EX403", "target": "EX403"}
-"""Codes of faults found before a plugin is imported; any later stage uses EX101."""
+"""The codes of faults found before a plugin is imported, by stage. Any later fault has the code EX101."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PluginReport:
 
     @property
     def broken_promises(self) -> dict[str, str]:
-        """Maps the label of each promise that the conformance kit found to be broken to its failures."""
+        """Maps the label of each broken promise to its failures, as found by the conformance kit."""
         return self.results.broken_promises if self.results else {}
 
     @property
@@ -124,7 +124,7 @@ def _reports(
     registry: PluginRegistry,
     conformance: Callable[[PluginRecord], Conformance] = run_kit,
 ) -> list[PluginReport]:
-    """Return the reports on plugins, without checks of their packaging."""
+    """Return reports on plugins, without checking their packaging."""
     registry.examine(records)
     runs = run_examples(records)
     return [_report(record, runs.get(record), conformance) for record in records]

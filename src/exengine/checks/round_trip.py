@@ -226,7 +226,7 @@ def lost_frames(source: str, target: str) -> list[str]:
 
 
 def _place(backend: str) -> str:
-    return f"probe{_suffix(backend)}"  # nothing is created
+    return f"probe{_suffix(backend)}"  # only a name; nothing is created there
 
 
 def _accepts(

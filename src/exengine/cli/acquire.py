@@ -83,7 +83,7 @@ def _signals_as_interrupt() -> Iterator[None]:
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         numbers = []  # Python can only install signal handlers in the main thread
-    # Do not handle signals that nohup has set to be ignored, and keep the calling program's own handlers.
+    # Replace only default handlers: nohup may ignore a signal, and the calling program may handle one.
     numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
         signal.signal(number, interrupt)

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         for item in config.set_aside:
             print(f"  {item.key} = {_short(item.value)} ({item.origin}): {item.reason}")
     if problem:
-        say(f"exengine: acquire would reject these settings: {problem}")
+        say(f"exengine: 'exengine acquire' would reject these settings: {problem}")
     return 0
 
 

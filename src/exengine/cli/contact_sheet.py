@@ -105,7 +105,7 @@ def plane_of(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _contrasts(tiles: Sequence[_Planes]) -> dict[_Channel, tuple[float, float]]:
-    """Return the values that are shown as black and as full color, for each channel of a row."""
+    """Return, for each channel of a row, the values that are shown as black and as full color."""
     planes: dict[_Channel, list[npt.NDArray[Any]]] = {}
     for tile in tiles:
         for channel, plane in tile:

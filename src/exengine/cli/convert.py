@@ -15,7 +15,7 @@ from exengine.kernel.wording import human_bytes, human_time
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert datasets. Return 1 if one of several failed; raise an exception if a single one fails."""
+    """Convert datasets. Return 1 if any of several fails; if there is only one, raise its error."""
     settings: dict[str, Any] = {
         "backend": options.backend,
         "options": {key: TextValue(value) for key, value in _pairs("--option", options.option, "codec=zstd")},
@@ -54,7 +54,7 @@ def _run_many(options: argparse.Namespace, settings: dict[str, Any], units: Unit
     for source, _, message in found.failed:
         print(f"failed: {source}: {message}")
     skipped = f", {len(found.skipped)} other paths skipped" if found.skipped else ""
-    others = f", {found.others} left to the other units" if found.others else ""
+    others = f", {found.others} left to other jobs" if found.others else ""
     print(f"{len(found.done)} converted, {len(found.failed)} failed{skipped}{others}")
     return 1 if found.failed else 0
 

@@ -181,7 +181,7 @@ def _rate_of(sequence: "useq.MDASequence", frames: int | None) -> tuple[float | 
         gaps = [float(after - before) for before, after in pairwise(times)]
         points = sequence.sizes.get("t") or len(times)
         if frames and gaps and min(gaps) > 0:
-            return frames / points / min(gaps), f"{frames / points:g} frames every {min(gaps):g} s"
+            return frames / points / min(gaps), f"frames per {min(gaps):g} s: {frames / points:g}"
     return None, "the time plan has no interval, so frames arrive as fast as the devices deliver them"
 
 

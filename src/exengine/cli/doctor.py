@@ -223,7 +223,7 @@ def _platform() -> dict[str, str]:
 
 
 def _check_config(resolved: layers.Config) -> tuple[Any, str | None]:
-    """Prepare the acquisition that a config describes. Return its requirements and its dataset's folder."""
+    """Prepare the acquisition of a config. Return the requirements and the folder of the dataset."""
     from exengine.acquisition.run import Acquisition
     from exengine.acquisition.space import existing_folder
     from exengine.cli.disk import needs_of

@@ -60,7 +60,10 @@ def _print(facts: Mapping[str, Any], path: str) -> None:
     print(f"{path}\n  status   {facts['status']}{reason}\n  backend  {facts['backend']}{version}")
     print(f"  frames   {facts['frames']}")
     if facts["missing"]:
-        print(f"  missing  {facts['missing']} of the {facts['frames'] + facts['missing']} combinations")
+        print(
+            f"  missing  {facts['missing']} of the {facts['frames'] + facts['missing']} "
+            "combinations of positions"
+        )
     steps = {"time": (facts["interval_s"], "s"), "z": (facts["z_step_um"], "um")}
     for axis, values in facts["axes"].items():
         step, unit = steps.get(axis, (None, ""))

@@ -30,7 +30,7 @@ def ledger_lines(ledger: Mapping[str, Any]) -> list[tuple[str, str]]:
     if before := _number(ledger.get("stored_before")):
         lines.append(("before", f"{human_count(int(before), 'frame')} stored by earlier runs"))
     if skipped := _number(ledger.get("skipped_by_plan")):
-        lines.append(("skipped", f"{skipped:g} positions on the axes, as planned"))
+        lines.append(("skipped", f"combinations of positions without a planned frame: {skipped:g}"))
     stalled, latency, most = (_mapping(ledger.get(key)) for key in ("stalled", "latency_us", "high_water"))
     if _number(stalled.get("frames")):
         seconds = _number(stalled.get("seconds"))

@@ -1,7 +1,7 @@
 """Runs the ``exengine`` command, and turns errors into exit codes.
 
-The exit codes are 0 for success, 1 for failure, 2 for incorrect use and 130 for an interrupt. To keep the
-start fast, a verb's module is imported only when the verb is used.
+The exit codes are 0 for success, 1 for failure, 2 for incorrect use and 130 for an interrupt. For a
+fast start, the module of a verb is imported only when the verb is used.
 """
 
 import argparse

@@ -56,7 +56,7 @@ COMMANDS = (
 
 # The plugin registry's rule for names. As in distribution names, the last character is a letter or a digit.
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
-# These names are taken by a module in exengine.storage_backends or by the classes of ExEngine.
+# Names that a module in exengine.storage_backends or a class of ExEngine already has.
 _RESERVED = {"ndtiff_and_ndram", "data", "data_storage", "managed", "managed_storage"}
 
 

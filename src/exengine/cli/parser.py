@@ -9,7 +9,8 @@ from exengine.cli.settings import settings_parser
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser for the verb at the beginning of a command, or for all verbs if there is none.
 
-    A parser for one verb is created faster. The CLI reference is generated from the parser for all verbs.
+    A parser for a single verb takes less time to create. The CLI reference is generated from the parser for
+    all verbs.
     """
     parser = argparse.ArgumentParser(
         prog="exengine", description="Store microscopy data in a backend of your choice."
@@ -20,7 +21,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 class _Verbs:
-    """The verbs of a parser. Every verb has the same first options."""
+    """The verbs of a parser. They have a few options in common, which come first."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class _Verbs:
         self._common.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def add_chosen(self, functions: Mapping[str, "Callable[[_Verbs], object]"]) -> None:
-        """Call the function that adds the chosen verb, or all of them if none of them is chosen."""
+        """Add the chosen verb, or every verb if none is chosen."""
         for name in self._words[:1] if self._words and self._words[0] in functions else functions:
             functions[name](self)
 
@@ -55,7 +56,7 @@ class _Verbs:
         return verb
 
     def add_group(self, name: str, text: str, description: str) -> "_Verbs":
-        """Add a verb that has verbs of its own, such as ``backends list``, and return them."""
+        """Add a verb with subcommands, such as ``backends``, and return the object that collects them."""
         group = self._parsers.add_parser(name, help=text, description=description)
         group.set_defaults(parser=group)
         return _Verbs(group, self._words[1:], "what", "WHAT", required=True)
@@ -230,7 +231,7 @@ def _convert(verbs: _Verbs) -> None:
     verb.add_argument(
         "--allow-loss",
         action="store_true",
-        help="leave out the frames that the backend cannot store, and list them, instead of refusing",
+        help="leave out and list the frames that the backend cannot store; by default, they are an error",
     )
     verb.add_argument(
         "--dask",
@@ -241,8 +242,8 @@ def _convert(verbs: _Verbs) -> None:
     verb.add_argument(
         "--units",
         metavar="I/N",
-        help="in job I of an array of N jobs, such as 2/8: convert only the share of this job; this is every "
-        "N-th dataset of a pattern, or, if the backend is ome-zarr, some shards of one dataset",
+        help="convert only the share of job I in an array of N jobs, such as 2/8: every N-th dataset that "
+        "matches a pattern or, with the backend ome-zarr, some shards of one dataset",
     )
 
 
@@ -269,7 +270,7 @@ def _view(verbs: _Verbs) -> None:
     verb = verbs.add("view", "view", "show a dataset in the browser, even while it is being written")
     verb.add_argument("path", metavar="PATH")
     verb.add_argument(
-        "--no-browser", action="store_true", help="only print the address of the page; do not open it"
+        "--no-browser", action="store_true", help="print the address of the page without opening a browser"
     )
     verb.add_argument(
         "--port", metavar="N", type=int, default=0, help="the port of the server; by default a free port"

@@ -10,7 +10,7 @@ from exengine.kernel.storage.manifest import has_writer
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify a dataset. Return 0 if it has not changed since it was written, and 1 otherwise."""
+    """Verify a dataset. Return 0 if no fault was found, and 1 otherwise."""
     with FrameProgress("verified") as progress:
         report = verify(options.path, backend=options.backend, on_progress=progress)
     if options.json:

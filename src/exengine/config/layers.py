@@ -278,7 +278,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
         body = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         section, double, rest = body.partition("__")
         if not double and body.partition("_")[0] not in SECTIONS:
-            continue  # not meant as a setting; names such as EXENGINE_STORAGE_PATH are reported
+            continue  # not meant as a setting; a near miss such as EXENGINE_STORAGE_PATH is reported
         key = f"{section}.{rest.replace('__', '.')}" if double else body
         try:
             check_keys({key: 0}, f"environment variable {name}")
@@ -286,7 +286,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
             names = [ENVIRONMENT_PREFIX + known.upper().replace(".", "__") for known in BY_KEY]
             raise ConfigError(
                 f"the environment variable {name} is not a setting{did_you_mean(name, names)}; the settings "
-                f"are {', '.join(names)} (for an option or a field of the sequence, append another __ and "
+                f"are {', '.join(names)} (to set an option or a field of the sequence, append __ and "
                 "its name)"
             ) from None
         found[key] = (name, TextValue(environment[name]))

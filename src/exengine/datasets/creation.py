@@ -1,7 +1,7 @@
 """Creates storages for new datasets from settings and the plugin registry.
 
-This module determines the path of a dataset. If the requested path exists, it is rejected, numbered or
-overwritten. The backend always receives a free path.
+This module determines the path of a dataset. If the requested path is in use, this module rejects it, appends
+a number to it, or moves the old dataset aside. The backend therefore always receives a free path.
 """
 
 import functools
@@ -160,7 +160,7 @@ class StoragePlan:
                 self._refuse_path_without_suffix(path)
 
     def _refuse_path_without_suffix(self, path: str) -> None:
-        """If a dataset is one file, reject a name that other programs would not recognize."""
+        """For a single-file dataset, reject a file name that other programs would not recognize."""
         suffixes = self.cls.capabilities.path_suffixes
         if self._is_remote or "\0" in path:
             return

@@ -64,7 +64,7 @@ class _Columns:
         for _, metadata, problem in rows(dataset):
             found.update((name, None) for name, _ in flattened(metadata))
             self._has_problems |= bool(problem)
-        # Metadata often repeats the coordinates, so the names of such columns are changed.
+        # Metadata often has keys that are also names of axes; their columns get different names.
         taken = {*self.axes, PROBLEM}
         self._metadata = {name: name if name not in taken else f"metadata.{name}" for name in found}
 

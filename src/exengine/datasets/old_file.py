@@ -64,7 +64,7 @@ class OldFile:
     def _check(self, folder: HeldFolder) -> dict[str, tuple[int, int]]:
         """Return the identity of each file of the dataset in a folder, beginning with the dataset itself."""
         if self._is_locked(folder):
-            raise DatasetLockedError(f"{self._path} is being written by another storage; it was not deleted")
+            raise DatasetLockedError(f"{self._path} was not deleted, because another storage is writing it")
         if not folder.is_writable():
             raise refusal(self._path, "its folder is write-protected")
         parts = self._parts(folder)
@@ -94,7 +94,7 @@ class OldFile:
         return status.st_dev, status.st_ino
 
     def _parts(self, folder: HeldFolder) -> set[str]:
-        """Return the allowed name endings of files next to the dataset. The manifest determines them."""
+        """Return the name endings that the manifest allows for files next to the dataset."""
         name = f"{self._name}.{manifest.MANIFEST_NAME}"
         path = os.path.join(folder.path, name)
         try:

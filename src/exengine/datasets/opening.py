@@ -95,7 +95,7 @@ def remote_reader(url: str, *, backend: str | None = None) -> type[DataStorage]:
             f"{url} is a URL, but no installed backend reads URLs; "
             f"{names.how_to_get('ome-zarr', names.BACKENDS_GROUP)}"
         )
-    # With a single candidate, its own error is more informative than "not recognized".
+    # If there is only one candidate, its error is more informative than "not recognized".
     return next((cls for cls in classes[:-1] if cls.can_open(url)), classes[-1])
 
 

@@ -1,7 +1,7 @@
 """Recovers a dataset into a copy next to it.
 
 The copy is built in a :class:`~exengine.datasets.workshop.Workshop`, so it appears either complete or not at
-all. If a recovery is killed, the next recovery removes its remains, and starts again.
+all. If a recovery is killed, the next recovery removes the unfinished copy and starts again.
 """
 
 import contextlib
@@ -110,16 +110,17 @@ class RecoveryIntoCopy(Recovery):
                 elif frame.coordinates in other:
                     raise DatasetExistsError(
                         f"{report.path} was recovered from {report.source}, but has a different frame at "
-                        f"{frame.coordinates.coordinate_dict}; remove it, or choose another output"
+                        f"{frame.coordinates.coordinate_dict}; remove that dataset, or choose another output"
                     )
-                else:  # the backend rejected this frame in the first run, which reported it
+                else:  # the backend rejected this frame in the first run, which reported the loss
                     report.lost.append(
                         LostFrame(lost.coordinates, "the frame is not in the recovered dataset")
                     )
             if report.frames != len(other):
                 raise DatasetExistsError(
-                    f"{report.path} was recovered from {report.source}, but contains {len(other)} frames "
-                    f"instead of {report.frames}; remove it, or choose another output"
+                    f"{report.path} was recovered from {report.source}, but has a different number "
+                    f"of frames ({len(other)} instead of {report.frames}); remove that dataset, or choose "
+                    "another output"
                 )
             self.complete([], dict(other.annotations))
             report.outcome = "already recovered"
@@ -174,7 +175,7 @@ class RecoveryIntoCopy(Recovery):
                     report.problems.append(f"the annotation {name!r} could not be stored: {error}")
             storage.abort(report.reason)
             if status_of(storage) not in (None, DatasetStatus.ABORTED):
-                storage.flush(True)  # this raises the underlying error
+                storage.flush(True)  # raises the underlying error, if it is known
                 raise DatasetAccessError(f"{report.path} could not be finished")
         finally:
             storage.close()
@@ -195,7 +196,7 @@ class RecoveryIntoCopy(Recovery):
                 axes=collector.axes(),
                 coordinates=lambda: iter(dataset),
             )
-        except ExEngineError:  # without a plan if the coordinates cannot be listed or read
+        except ExEngineError:  # the coordinates cannot be listed or read, so there is no plan
             return
         try:
             storage.expect(plan)

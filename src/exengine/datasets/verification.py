@@ -250,7 +250,7 @@ def read_all(
             frame.pixels = dataset.get_data(coordinates)
             try:
                 frame.metadata = dataset.get_metadata(coordinates)
-            except UnsupportedOperationError:  # for example, at a reduced resolution level
+            except UnsupportedOperationError:  # frames at reduced resolution may have none
                 pass
             except Exception as error:  # the pixels are still intact
                 frame.problem = frame.metadata_problem = message_of(error)
@@ -310,13 +310,13 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     """Add the faults that are evident from the manifest, the ledger or an earlier recovery."""
     frames = report.full_frames
     if in_manifest is not None and in_manifest != frames:
-        _add(report, f"the manifest records {in_manifest} frames, but the dataset lists {frames}")
+        _add(report, f"the number of frames is {in_manifest} in the manifest, but {frames} in the dataset")
     recovery = annotations.get("recovery")
     total = frames
     if isinstance(recovery, dict):
         lost = lost_frames(recovery.get("lost"))
         report.missing += [
-            LostFrame(frame.coordinates, f"did not survive the recovery: {frame.reason}") for frame in lost
+            LostFrame(frame.coordinates, f"lost in the recovery: {frame.reason}") for frame in lost
         ]
         total = max(frames, as_count(recovery.get("total")) or 0)
         if total > frames + len(lost):
@@ -329,7 +329,10 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
         return
     stored = stored_of(ledger)
     if stored is not None and stored != total:
-        _add(report, f"the ledger records {stored} stored frames, but the dataset accounts for {total}")
+        _add(
+            report,
+            f"the number of stored frames is {stored} in the ledger, but the dataset accounts for {total}",
+        )
     if ledger.get("balanced") is False:
         _add(report, "the ledger does not balance, because some frames were in flight when it was written")
     unstored = lost_frames(ledger.get("not_stored"))
@@ -338,7 +341,7 @@ def _compare_with_ledger(report: VerifyReport, annotations: dict[str, Any], in_m
     if counted > len(unstored):
         _add(
             report,
-            f"the ledger counts {counted} frames as not stored, but lists only {len(unstored)} of them",
+            f"the ledger counts more frames as not stored ({counted}) than it lists ({len(unstored)})",
         )
 
 

@@ -68,7 +68,7 @@ class Workshop:
             os.mkdir(folder)
         except FileExistsError:
             if os.path.islink(folder):  # otherwise, the target of the link would be cleared
-                raise OSError(errno.EINVAL, f"{folder} is a symbolic link; remove it") from None
+                raise OSError(errno.EINVAL, f"{folder} is a symbolic link; remove the link") from None
             if manifest.LOCK_NAME not in os.listdir(folder) and os.listdir(folder):
                 raise DatasetExistsError(
                     f"{folder} already exists and was not created by a {self._work}; move it away"
@@ -179,8 +179,8 @@ class Workshop:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
             raise DatasetExistsError(
-                f"{path} was created by another process during the {self._work} and was not changed; choose "
-                "another path"
+                f"{path} was created by another process during the {self._work} and was left unchanged; "
+                "choose another path"
             ) from error
         files.sync_folder(self._parent)
         files.sync_folder(self.folder)
@@ -205,8 +205,8 @@ class Workshop:
     def leave(self, *, keep: bool = False) -> None:
         """Release the lock, and remove the folder if it is no longer needed.
 
-        The content of the folder is deleted only if this process cleared the folder before, and therefore
-        created everything that is in it now. The lock file is deleted last.
+        The content of the folder is deleted only if this process has cleared the folder, so that it created
+        everything that is there now. The lock file is deleted last.
 
         Parameters
         ----------

@@ -69,18 +69,18 @@ def decode(array: npt.NDArray[Any]) -> DataCoordinates:
     Raises
     ------
     DatasetDamagedError
-        If the frame contains no code, or if the code was changed. This error is also a ``ValueError``.
+        If the frame contains no code, or if the code is damaged. This error is also a ``ValueError``.
     """
     header = _bytes_of(array.flat[: _HEADER.size])
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise DatasetDamagedError(
-            "the first pixels of the frame contain no code; is it a frame from the source 'simulated'?"
+            "the first pixels of the frame contain no code; is the frame from the source 'simulated'?"
         )
     _, length, checksum = _HEADER.unpack(header)
     text = _bytes_of(array.flat[_HEADER.size : _HEADER.size + length])
     if len(text) != length or zlib.crc32(text) != checksum:
         raise DatasetDamagedError(
-            "the code in the first pixels of the frame was changed: its checksum does not match"
+            "the code in the first pixels of the frame is damaged: its checksum does not match"
         )
     try:
         return DataCoordinates.from_json(text)
@@ -101,7 +101,7 @@ def code_of(coordinates: DataCoordinates) -> bytes:
 
 
 def _bytes_of(values: npt.NDArray[Any]) -> bytes:
-    """Return values as bytes; return no bytes if a value does not fit in one, so that no code is found."""
+    """Return values as one byte each, or no bytes (and thus no code) if any value does not fit in a byte."""
     with np.errstate(invalid="ignore"):  # casting NaN would cause a warning
         small = values.astype(np.uint8)
     return small.tobytes() if np.array_equal(small, values) else b""

@@ -1,4 +1,4 @@
-"""The frame source ``replay``: plays the frames of an existing dataset.
+"""The frame source ``replay``: replays the frames of an existing dataset.
 
 Use it to test a backend, a config or a disk with real frames but without a microscope. The dataset is only
 read. Its coordinates, pixels and metadata are passed on unchanged, in the order in which they were stored.
@@ -39,7 +39,7 @@ _Due = Callable[[int, DataCoordinates, Any], float]
 
 
 class ReplaySource(FrameSource):
-    """Plays the frames of an existing dataset, at the recorded rate, a constant rate or the maximum rate.
+    """Replays the frames of an existing dataset, at the recorded rate, a constant rate or the maximum rate.
 
     The dataset can have any format that an installed backend can open. It supplies the plan of the
     acquisition: the axes, the pixel size, the channels and the stage positions. A sequence is therefore
@@ -48,7 +48,7 @@ class ReplaySource(FrameSource):
     Parameters
     ----------
     path : str
-        Path or URL of the dataset that is played.
+        Path or URL of the dataset to replay.
     rate : {"recorded", "max"} or float
         Frames per second. With ``recorded``, frames are delivered at the times recorded in the dataset; with
         ``max``, as fast as they can be read and stored.
@@ -61,12 +61,12 @@ class ReplaySource(FrameSource):
     Notes
     -----
     The recorded time of a frame is ``elapsed_ms``, ``runner_time_ms`` or ``ElapsedTime-ms`` in its metadata.
-    If the first frame has none of them, time points are played at the interval of the dataset.
+    If the first frame has none of them, time points are replayed at the interval of the dataset.
 
-    An acquisition that is continued with ``--resume`` plays only the missing frames.
+    An acquisition that is continued with ``--resume`` replays only the missing frames.
 
-    If the dataset is still being written, the frames that it has at the start are played. A cancelled source
-    cannot be used again. Create a new source instead.
+    If the dataset is still being written, only the frames that it has at the start are replayed. A cancelled
+    source cannot be used again. Create a new source instead.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class ReplaySource(FrameSource):
 
     @property
     def paths_read(self) -> Sequence[str]:
-        """The path of the dataset that is played."""
+        """The path of the dataset to replay."""
         return (self._path,)
 
     def prepare(self, sequence: "useq.MDASequence", /) -> SourcePlan:
@@ -180,7 +180,7 @@ class ReplaySource(FrameSource):
         )
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out the frames that exist already; see :meth:`exengine.FrameSource.skip`.
+        """Leave out the frames that already exist; see :meth:`exengine.FrameSource.skip`.
 
         Raises
         ------

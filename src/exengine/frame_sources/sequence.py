@@ -252,8 +252,9 @@ def check_unique(
             advice = "give each position a unique name"
             if "channel" in axes:
                 advice = (
-                    "use each channel only once, or with different exposures, which become part of its "
-                    "name; if the group, camera or z_offset differs, define a preset with a unique name"
+                    "use each channel only once, or with different exposures, which become part of the "
+                    "channel's name; if the group, camera or z_offset differs, define a preset with a unique "
+                    "name"
                 )
             collision = SourceError(
                 f"two frames of the sequence have the same coordinates {dict(coordinates)}, because "

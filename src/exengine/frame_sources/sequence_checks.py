@@ -25,10 +25,10 @@ SEQUENCE_RULES = {
     "axis order": "axis_order contains the axis of every plan.",
     "axes": "keep_shutter_open_across and autofocus_plan.axes contain only axes of the sequence.",
     "times": "Intervals and durations are not negative, and determine the number of time points.",
-    "points": "A single point sets only x and y in a grid, and only x, y and z in a well.",
+    "points": "A single point specifies only x and y as a grid_plan, and only x, y and z in a well.",
     "own sequences": "A position's own sequence has an axis or an autofocus plan, but no setup.",
     "channels": "do_stack and acquire_every are set in the same sequence as the plan to which they apply.",
-    "setup": "setup sets only channel, exposure, x, y, z, properties, roi, slm_image or metadata.",
+    "setup": "setup specifies only channel, exposure, x, y, z, properties, roi, slm_image and metadata.",
     "frames": "The sequence has at least one frame.",
     "coordinates": "No two frames have the same coordinates.",
 }
@@ -245,7 +245,7 @@ def check_points(sequence: "useq.MDASequence") -> None:
             raise sequence_error(
                 "values",
                 f"{type(plan).__name__}: an overlap of {max(overlap):g} % leaves no distance between points; "
-                "it must be below 100",
+                "the overlap must be below 100 %",
             )
         for name in ("fov_width", "fov_height"):
             size = getattr(plan, name)
@@ -254,7 +254,7 @@ def check_points(sequence: "useq.MDASequence") -> None:
                     "values", f"{type(plan).__name__}: {name} is {size:g} um; it must be above 0"
                 )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the warning about too few random points is not needed
+            warnings.simplefilter("ignore")  # too few random points are an error below
             points = len(list(plan))
         wanted = getattr(plan, "num_points", None)
         if not points or (wanted is not None and points < wanted):

@@ -59,7 +59,7 @@ def private_copy(sequence: "useq.MDASequence") -> "useq.MDASequence":
     """
     fields = sequence.model_dump(exclude_unset=True, exclude={"setup"})
     if sequence.setup is not None:
-        fields["setup"] = sequence.setup  # a dump would lose the action's type
+        fields["setup"] = sequence.setup  # dumping it would lose the type of its action
     copy = type(sequence).model_validate(fields)
     for plan in point_plans(copy):
         if getattr(plan, "random_seed", 0) is None:
@@ -116,7 +116,7 @@ class CompleteEvents:
     sequence : useq.MDASequence
         The sequence, which is not changed. Its events can be iterated over any number of times.
     skips : callable, optional
-        Returns whether the frame of an image event exists already; :meth:`events` leaves out such events.
+        Returns whether the frame of an image event already exists; :meth:`events` leaves out such events.
     """
 
     sequence: "useq.MDASequence"
@@ -272,7 +272,7 @@ class CompleteEvents:
                 if not channel.do_stack and "z" in event.index:
                     if event.index["z"] != len(self._values_of(parts.z_plan)) // 2:
                         continue
-            # useq may restart the clock again within the first time point, so compute the reset here.
+            # useq may restart the clock repeatedly within the first time point, so compute the restarts here.
             before, time_point = time_point, event.index.get("t", time_point)
             yield event.model_copy(update={"reset_event_timer": time_point == 0 != before})
 

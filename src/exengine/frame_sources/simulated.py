@@ -178,7 +178,7 @@ class SimulatedSource(FrameSource):
         )
 
     def skip(self, existing: Container[DataCoordinates], /) -> None:
-        """Leave out the frames that exist already; see :meth:`exengine.FrameSource.skip`.
+        """Leave out the frames that already exist; see :meth:`exengine.FrameSource.skip`.
 
         Raises
         ------

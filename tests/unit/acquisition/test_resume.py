@@ -255,7 +255,7 @@ def test_another_config_is_refused_with_the_difference(left, path):
     with pytest.raises(ConfigError) as info:
         acquire(left, resume=path)
     assert str(info.value).splitlines() == [
-        f"{path} was acquired with another config:",
+        f"{path} was acquired with a different config:",
         "  source.options.width: 32 in the dataset, 33 in the config",
         "  sequence.channels[1].exposure: nothing in the dataset, 5.0 in the config",
         "  sequence.time_plan.loops: 3 in the dataset, 4 in the config",

@@ -387,7 +387,7 @@ def test_frames_that_the_backend_does_not_take_are_refused_before_anything_is_wr
             {"dtypes": ("uint8",)},
             "the source delivers frames with dtype uint16, but backend 'disk' accepts only uint8",
         ),
-        ({"dtypes": None, "ndim": (3,)}, "frames with 2 dimensions, but backend 'disk' accepts only 3"),
+        ({"dtypes": None, "ndim": (3,)}, "dimensions of the frames is 2, but backend 'disk' accepts only 3"),
     ):
         monkeypatch.setattr(cls, "capabilities", dataclasses.replace(cls.capabilities, **limits))
         with pytest.raises(UnsupportedDataError, match=says):

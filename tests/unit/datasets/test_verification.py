@@ -92,11 +92,11 @@ def test_frames_that_the_ledger_names_as_not_stored_are_missing(make, path):
 
 
 LEDGERS = {
-    "another count": ({"stored": 6, "balanced": True}, "the ledger records 6 stored frames"),
+    "another count": ({"stored": 6, "balanced": True}, "the number of stored frames is 6 in the ledger"),
     "out of balance": ({"stored": 5, "balanced": False}, "does not balance"),
     "more than it names": (
         {"stored": 5, "failed": 2, "dropped": 1, "not_stored": []},
-        "3 frames as not stored",
+        "more frames as not stored (3)",
     ),
 }
 
@@ -122,7 +122,7 @@ def test_a_count_in_the_manifest_that_does_not_agree_is_a_problem(make, path):
     lines = (path / "index").read_text().splitlines(keepends=True)
     (path / "index").write_text("".join(lines[:-1]))
     (path / "4.raw").unlink()
-    assert verify(path).problems == ["the manifest records 5 frames, but the dataset lists 4"]
+    assert verify(path).problems == ["the number of frames is 5 in the manifest, but 4 in the dataset"]
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from exengine.cli.contact_sheet import contrast_of, mixed, plane_of
 
 Mode = Literal["truecolor", "256", "plain"]
-"""The colors of a terminal: 24 bits, a palette of 256 colors, or none."""
+"""The color mode of a terminal: 24-bit colors, a palette of 256 colors, or no colors."""
 
 RESET = b"\x1b[0m"
 _SAMPLES = 2  # number of samples per pixel of the picture, along each axis
@@ -26,7 +26,7 @@ _COLORED_TERMINALS = (
 
 
 def mode_of(environment: Mapping[str, str], encoding: str) -> Mode:
-    """Return the colors of a terminal.
+    """Return the color mode of a terminal.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def _averaged(sample: npt.NDArray[Any], down: int, across: int) -> npt.NDArray[n
 
 
 def _as_half_blocks(picture: npt.NDArray[np.uint8], mode: Mode) -> list[bytes]:
-    """Return lines of upper half blocks, with the upper pixel as foreground and the lower as background."""
+    """Return lines of upper half blocks. The foreground is the upper pixel, the background the lower one."""
     upper, lower = picture[0::2], picture[1::2]
     if mode == "truecolor":
         cell = b"\x1b[38;2;RRR;GGG;BBB;48;2;RRR;GGG;BBBm"
@@ -134,6 +134,6 @@ def _in_palette(colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _as_text(picture: npt.NDArray[np.uint8]) -> list[bytes]:
-    """Return lines of characters. The brighter the picture, the denser the character."""
+    """Return the picture as lines of text, in which brighter parts have denser characters."""
     brightness = picture.astype(np.float32).reshape(len(picture) // 2, 2, -1, 3).mean(axis=(1, 3))
     return [_RAMP[row].tobytes() for row in (brightness * (len(_RAMP) - 1) / 255).round().astype(np.intp)]

@@ -160,14 +160,14 @@ class Screen:
     # -- Ctrl-Z ----------------------------------------------------------------------------------
 
     def _stop_process(self, *_: object) -> None:
-        """Restore the user's screen, stop the process, and draw again when the process continues."""
+        """Restore the user's screen, stop the process, and draw again when it resumes."""
         has_screen = self._writing.acquire(timeout=_PATIENCE_S)
         try:
             if has_screen:
                 with contextlib.suppress(OSError):
                     self._leave()
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)  # returns when the process is continued
+            os.kill(os.getpid(), signal.SIGTSTP)  # returns when the process resumes
             signal.signal(signal.SIGTSTP, self._stop_process)
         finally:
             if has_screen:

@@ -94,14 +94,14 @@ class Build:
         Raises
         ------
         DatasetExistsError
-            If the folder contains an unfinished conversion with other settings.
+            If the folder contains an unfinished conversion with different settings.
         """
         earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is not None and not restart and earlier.fingerprint == self._settings.fingerprint:
             return
         if earlier is not None and not restart:
             raise DatasetExistsError(
-                f"{self._workshop.folder} contains an unfinished conversion with other settings: "
+                f"{self._workshop.folder} contains an unfinished conversion with different settings: "
                 f"{', '.join(self._settings.differing(earlier))}. Set restart to discard it, choose another "
                 "path, or, if the source is unchanged, repeat the command with those settings to finish it"
             )
@@ -114,7 +114,7 @@ class Build:
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
-        """Remove the record of the progress, if it belongs to this conversion."""
+        """Remove the record of the progress, unless it belongs to a different conversion."""
         earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()
@@ -125,10 +125,10 @@ class Build:
         self._workshop.clear(files_of_writer)
 
     def assume(self) -> bool:
-        """If the first frame can be read and stored, assume this of all frames, and return True.
+        """If the first frame can be read and stored, assume the same of all frames, and return True.
 
-        The frames are then read only once. If the copy encounters a frame for which this is wrong, all frames
-        must be checked.
+        The frames are then read only once. If the copy encounters a frame that contradicts this assumption,
+        all frames must be checked.
         """
         source = self.source
         if source.load(self.path_of(CHECKED)):
@@ -142,12 +142,12 @@ class Build:
         return self._limits.stores_metadata
 
     def start_again(self) -> None:
-        """Discard the frames that were copied without a check, so that all frames can be checked first."""
+        """Discard the frames that were copied unchecked, so that the conversion can begin with the check."""
         self._workshop.clear(files_of_writer, keep=(SETTINGS,))
         self.source.forget()
 
     def check(self, on_progress: OnProgress) -> None:
-        """Check that every frame can be read, unless an earlier attempt did, and that the backend accepts it.
+        """Check that the backend accepts every frame and, unless this is already known, that all can be read.
 
         If losses are allowed, frames that the backend does not accept are left out instead.
 
@@ -345,7 +345,7 @@ class Build:
             note |= {"select": settings.select, "rename": settings.rename}
         if not self.source.is_whole:
             note |= {name: kept.pop(name) for name in _OF_ALL_FRAMES if name in kept}
-            kept.pop(PLAN, None)  # describes the source's axes; the note has what still applies
+            kept.pop(PLAN, None)  # describes the source; the parts that still apply are in the note
         if CONVERSION in kept:
             note["earlier"] = kept.pop(CONVERSION)
         return {**kept, CONVERSION: note}

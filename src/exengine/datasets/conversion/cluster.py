@@ -32,7 +32,7 @@ _Result = TypeVar("_Result")
 
 _CONNECT_S = 4.0
 _POLL_S = 0.5
-_WITHOUT_WORKERS_S = 60.0  # time in which a cluster should start its first worker, or replace the last one
+_WITHOUT_WORKERS_S = 60.0  # time allowed for a cluster to start its first worker, or to replace its last one
 _COUNTED_S = 5.0
 _MOST_KEPT = 8  # number of conversions whose datasets a worker keeps open
 
@@ -64,7 +64,7 @@ class Cluster:
         base: Any = distributed.Client  # distributed has no types
 
         class QuietClient(base):  # type: ignore[misc, unused-ignore]
-            """A client that is closed only explicitly: without a connection, closing it takes a long time."""
+            """A client that is not closed on deletion, because that is slow without a connection."""
 
             def __del__(self) -> None:
                 pass
@@ -105,17 +105,17 @@ class Cluster:
         work : callable
             Called on a worker with the open datasets and an item.
         openers : sequence of callable
-            Open the datasets on a worker.
+            Functions that open the datasets on a worker.
         items : iterable
         batch : int
             The number of items in one task.
         is_stopped : callable
-            Whether to end early, without the results of the remaining items.
+            Returns whether to end early, without the results of the remaining items.
 
         Raises
         ------
         ExEngineError, UnexpectedFrameError
-            An error that the work raised.
+            If ``work`` raised this error on a worker.
         ClusterError
             If the cluster fails.
         """
@@ -148,7 +148,7 @@ class Cluster:
                 self._client.run(_forget, token, wait=False)
 
     def _most_running(self) -> int:
-        """Return the number of tasks to submit at once, so that all workers stay busy."""
+        """Return the number of tasks to keep in progress, so that all workers stay busy."""
         now = time.monotonic()
         if not self._threads or now - self._counted_at > _COUNTED_S:
             self._threads = sum(self._client.nthreads().values())
@@ -156,7 +156,7 @@ class Cluster:
         return 2 * max(1, self._threads)
 
     def _result(self, future: Any, is_stopped: Callable[[], bool]) -> Any:
-        """Return the result of a task; None if the work was stopped before."""
+        """Return the result of a task; None if the conversion was stopped first."""
         ended = threading.Event()
         future.add_done_callback(lambda _: ended.set())
         while not ended.wait(_POLL_S):
@@ -245,7 +245,7 @@ def _opened(token: str, openers: Sequence[Opener]) -> tuple[Datasets, contextlib
                 contextlib.nullcontext() if shared else threading.Lock()
             )
             _kept[token] = datasets, alone
-            while len(_kept) > _MOST_KEPT:  # a client that was killed did not release them
+            while len(_kept) > _MOST_KEPT:  # a killed client does not release its datasets
                 _kept.popitem(last=False)
         _kept.move_to_end(token)
         return _kept[token]

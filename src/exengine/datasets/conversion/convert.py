@@ -3,7 +3,7 @@
 The result is built in a :class:`~exengine.datasets.workshop.Workshop`, next to its final path, and is renamed
 once it is finished and compared with the source. The settings and the progress of the conversion are also
 stored in that hidden folder, never in the published dataset. The same command therefore continues a
-conversion that was killed; a command with other settings is rejected.
+conversion that was killed; a command with different settings is rejected.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class ConvertReport:
     source_backend, backend : str
         The names of the backends that read the source and wrote the result.
     outcome : {'converted', 'already converted', 'part converted'}
-        If a part was converted, other jobs have not completed theirs, so the result does not exist yet.
+        ``part converted`` means that the result does not exist yet, because other parts are incomplete.
     frames : int
         The number of frames in the result, or in the part.
     total : int
@@ -78,7 +78,7 @@ class ConvertReport:
     verified : bool
         Whether the result was compared with the source.
     pixel_bytes : int
-        The size of all pixels, in bytes.
+        The total size of the pixels, in bytes.
     seconds : float
         The duration of this attempt.
     losses : list of str
@@ -172,7 +172,7 @@ def convert(
     DatasetDamagedError
         If a frame of the source cannot be read, or the result differs from the source.
     DatasetExistsError
-        If the path is in use, or contains an unfinished conversion with other settings.
+        If the path is in use, or contains an unfinished conversion with different settings.
     DatasetLockedError
         If the source is being written, or another process is converting to the same path.
     UnsupportedDataError, CoordinatesError
@@ -233,7 +233,7 @@ class _Conversion:
         self._report = ConvertReport(source, self._path, backend_of(dataset), target.name)
         for one, other in ((self._path, source), (source, self._path)):
             if os.path.join(one, "").startswith(os.path.join(other, "")):
-                raise OptionError(f"the result {self._path} must not be inside {source}, or contain it")
+                raise OptionError(f"the result {self._path} must not be inside {source} or contain it")
         _refuse_unfinished(dataset, source)
         self._frames = SourceFrames(dataset, source, selection)
         self._settings = Settings(
@@ -309,7 +309,7 @@ class _Conversion:
         if missing or not self._join(share, verify=verify):
             report.outcome, report.pixel_bytes = "part converted", part.source.pixel_bytes
             jobs = f"{'jobs' if len(missing) > 1 else 'job'} {listed(missing[:_MOST_NAMED])}"
-            waiting = f"the result appears when the parts of the other jobs are complete, too: {jobs}"
+            waiting = f"the result appears when all parts are complete; still waiting for {jobs}"
             report.notes.append(waiting if missing else "another job is publishing the result")
 
     def _join(self, share: Share, *, verify: bool) -> bool:
@@ -379,10 +379,10 @@ class _Conversion:
         return build.copy(lambda done, total: self._on_progress("converted", done, total))
 
     def _refuse_with_units(self) -> None:
-        """Reject settings with which jobs cannot share a dataset."""
+        """Reject settings that cannot be used if several jobs convert one dataset."""
         if self._target.if_exists != "error" or self._settings.allow_loss:
             which = "allow_loss" if self._settings.allow_loss else f"if_exists: {self._target.if_exists}"
-            raise OptionError(f"{which} cannot be combined with units for a single dataset; leave it out")
+            raise OptionError(f"{which} cannot be combined with units for a single dataset; leave one out")
 
     # -- the path of the result ------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class _Conversion:
         return published_settings(self._path) == self._settings.fingerprint
 
     def _report_published(self, share: Share | None) -> None:
-        """Report the result of an earlier attempt, and remove the files that it left if it was killed."""
+        """Report the result of an earlier attempt, and remove files that a killed attempt left behind."""
         note, report = published_note(self._path) or {}, self._report
         report.outcome, report.verified = "already converted", True
         report.frames = self._frames.count

@@ -52,9 +52,9 @@ class FrameCopy:
         Raises
         ------
         ExEngineError
-            An error that the source or the storage raised.
+            If the source or the storage raised this error.
         UnexpectedFrameError
-            If the frames were not checked, and must be checked first.
+            If an unchecked frame is not as assumed, so that all frames must be checked first.
         KeyboardInterrupt
             If the copy was interrupted. The storage is still open, and contains only complete frames.
         """
@@ -98,7 +98,7 @@ class FrameCopy:
     def _sync(self) -> None:
         try:
             self._storage.flush(True)
-        except UnsupportedOperationError:  # a second attempt then compares every frame
+        except UnsupportedOperationError:  # nothing is recorded, so a second attempt compares all frames
             return
         self._on_synced(self.done)
 

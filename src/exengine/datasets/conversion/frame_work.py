@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 
 class UnexpectedFrameError(Exception):
-    """A frame that was not checked cannot be read, or has another layout than the first one."""
+    """A frame that was assumed to be like the first one cannot be read, or has a different layout."""
 
 
 class Expected(NamedTuple):
@@ -85,7 +85,7 @@ def read(datasets: Datasets, pair: Pair, *, assumed: PlannedLayout | None, witho
     Raises
     ------
     UnexpectedFrameError
-        If the frame was not checked, and cannot be read or has another layout.
+        If an unchecked frame cannot be read, or has a different layout.
     """
     source, (coordinates, new) = datasets[0], pair
     try:
@@ -101,7 +101,7 @@ def read(datasets: Datasets, pair: Pair, *, assumed: PlannedLayout | None, witho
 
 
 def compare(datasets: Datasets, item: Expected, *, without_metadata: bool) -> list[str]:
-    """Compare a frame of the source with that of the result at its coordinates; return the differences."""
+    """Compare a frame of the source with the corresponding frame of the result; return the differences."""
     source, result = datasets
     coordinates, new = item.pair
     found = []

@@ -49,7 +49,7 @@ class Loss:
     def text(self, total: int) -> str:
         """Return the loss as a phrase, for a dataset with this number of frames."""
         if self.what == "metadata":
-            return f"the metadata of {self.frames} frames: {self.reason}"
+            return f"the metadata of {self.frames} of {total} frames: {self.reason}"
         return f"{self.frames} of {total} frames, the first at {self.first}: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Loss:
 
 
 class TargetLimits:
-    """The limits of a backend with its options.
+    """The limits of a configured backend: which frames and metadata it can store.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class TargetLimits:
         )
 
     def _refusal(self, layouts: Iterable[PlannedLayout], coordinates: Iterable[DataCoordinates]) -> str:
-        """Return why the backend refuses frames; empty if it accepts them."""
+        """Return the reason why the backend refuses frames; empty if it accepts them."""
         frames = list(coordinates)
         try:
             self.refuse(layouts, lambda: frames)
@@ -150,7 +150,7 @@ class TargetLimits:
         return kept, list(losses.values())
 
     def _together(self, groups: dict[Any, list[Any]]) -> dict[Any, str]:
-        """Return the reason for each group of frames that cannot share a dataset with the larger groups."""
+        """For each group of frames that cannot be stored together with larger groups, return the reason."""
         reasons: dict[Any, str] = {}
         layouts: list[PlannedLayout] = []
         firsts: list[DataCoordinates] = []

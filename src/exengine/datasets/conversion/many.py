@@ -1,4 +1,4 @@
-"""Converts several datasets into one folder, one after another: all of them, or one job's share."""
+"""Converts several datasets, one after another, into one folder: all of them, or the share of one job."""
 
 import contextlib
 import glob
@@ -35,7 +35,7 @@ class ManyReports:
     skipped : list of str
         The paths that match the pattern, but are not datasets.
     others : int
-        The number of matching datasets that belong to the other units of a job array.
+        The number of matching datasets that are left to the other jobs of a job array.
     """
 
     done: list[ConvertReport] = field(default_factory=list)
@@ -77,7 +77,7 @@ def convert_many(
     on_dataset: Callable[[str], OnProgress] | None = None,
     **settings: Any,
 ) -> ManyReports:
-    """Convert every dataset that matches a pattern. One that fails does not stop the others.
+    """Convert every dataset that matches a pattern. A failed conversion does not stop the others.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def convert_many(
     if not sources:
         raise DatasetNotFoundError(f"no dataset matches {pattern!r:.200}")
     targets = _targets(sources, os.fspath(folder), backend)
-    StoragePlan(backend, next(iter(targets)), options=dict(options or {}))  # refuses wrong options
+    StoragePlan(backend, next(iter(targets)), options=dict(options or {}))  # rejects wrong options early
     if units is not None:
         _refuse_matching(targets, pattern)
         mine = set(units.share_of(sources))

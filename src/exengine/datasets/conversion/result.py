@@ -73,7 +73,7 @@ def _differing_frames(
 
 def _differing_facts(source: SourceFrames, result: DataStorage) -> Iterator[str]:
     if len(result) != source.count:
-        yield f"it has {len(result)} frames instead of {source.count}"
+        yield f"the number of frames is {len(result)} instead of {source.count}"
     names = source.selection.rename
     for axis, positions in source.dataset.axes.items():
         kept = source.selection.chosen.get(axis)

@@ -1,8 +1,8 @@
 """One dataset that the jobs of a job array convert together.
 
 Each job builds a part: an unfinished dataset in a hidden folder of its own, with the frames of some units of
-work. A job that finds all parts complete joins them; no pixel is copied for this. The backend defines the
-units, and joins the parts; see :class:`~exengine.kernel.frames.sharing.SharedDatasets`.
+work. A job that finds all parts complete joins them without copying pixels. The backend defines the units and
+joins the parts; see :class:`~exengine.kernel.frames.sharing.SharedDatasets`.
 """
 
 import array
@@ -94,7 +94,7 @@ class Share:
 
     @cached_property
     def _plan(self) -> SourcePlan:
-        """The plan of the whole dataset, if all frames are like the first one."""
+        """The plan of the whole dataset, assuming that all frames are like the first one."""
         whole = self._whole
         whole.assume(whole.first_layout())
         try:
@@ -184,7 +184,7 @@ class Share:
         for number in self._numbers:
             if not os.path.isdir(self._folder(number)):
                 continue
-            with contextlib.suppress(DatasetLockedError):  # its job sees the result, and removes the part
+            with contextlib.suppress(DatasetLockedError):  # a job that is still running removes its part
                 workshop = Workshop(self._path, self._ending(number), "conversion", OWN_FILES)
                 try:
                     workshop.clear(files_of_writer)
@@ -193,7 +193,7 @@ class Share:
 
 
 def _fingerprint_of(marker: str) -> str | None:
-    """Return the fingerprint in a file that marks a complete part; None if the file is missing."""
+    """Return the fingerprint stored in a file that marks a part as complete; None if there is no file."""
     try:
         with os.fdopen(files.open_regular(marker), "rb") as file:
             return str(parse_json(file.read(1000))["fingerprint"])

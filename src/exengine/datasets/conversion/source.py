@@ -60,7 +60,7 @@ class SourceFrames:
     checksums, layout_numbers : array of int
         The CRC-32 of each frame's pixels, and the number of its layout. Empty until the frames are checked.
     without_metadata : bool
-        Whether the result contains no metadata.
+        Whether the result omits the metadata of the frames.
     cluster : Cluster or None
         The workers that read the frames; None if threads of this process read them.
     """
@@ -134,7 +134,7 @@ class SourceFrames:
 
     @property
     def pixel_bytes(self) -> int:
-        """The size of all pixels, in bytes."""
+        """The total size of the pixels, in bytes."""
         sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.layouts]
         return sum(sizes[number] for number in self.layout_numbers)
 
@@ -149,7 +149,7 @@ class SourceFrames:
         Raises
         ------
         DatasetDamagedError
-            If frames cannot be read. The message gives the first one.
+            If any frame cannot be read. The message describes the first such frame.
         """
         numbers: dict[PlannedLayout, int] = {}
         bad: list[str] = []
@@ -183,7 +183,7 @@ class SourceFrames:
         reopen: Callable[[], DataStorage] | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[_Result]:
-        """Yield the result of some work on each item, in order.
+        """Yield the result of ``work`` for each item, in order.
 
         Parameters
         ----------
@@ -195,7 +195,7 @@ class SourceFrames:
         reopen : callable, optional
             Opens the result a second time, on a worker of the cluster.
         is_stopped : callable
-            Whether to end early.
+            Returns whether to end early.
         """
         if self.cluster is not None:
             openers: list[Callable[[], DataStorage]] = [partial(open_dataset, self.path)]
@@ -333,7 +333,7 @@ def read_checked(
     Returns
     -------
     tuple or None
-        None if the file is missing, damaged, or about another number of frames.
+        None if the file is missing or damaged, or is for a different number of frames.
     """
     try:
         with os.fdopen(files.open_regular(path), "rb") as file:

@@ -14,7 +14,7 @@ _UNITS = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 @dataclass(frozen=True)
 class Units:
-    """One job's share of a job array.
+    """One job of a job array, which does its share of the work.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Units:
         return found
 
     def share_of(self, items: Sequence[_Item]) -> Sequence[_Item]:
-        """Return the items of this job. Together, the jobs cover the whole list, and no item twice.
+        """Return the items of this job. Each item belongs to exactly one of the jobs.
 
         Examples
         --------

@@ -157,7 +157,7 @@ def test_the_printed_lines_name_what_went_wrong():
         ("gap", "Left: 3 frames missing between {'time': 1} and {'time': 2}"),
         ("late", "{'time': 4}: 2.5 s later than planned"),
         ("raw", "{'time': 5}: stored unprocessed, ValueError: no"),
-        ("skipped", "7 positions on the axes, as planned"),
+        ("skipped", "combinations of positions without a planned frame: 7"),
         ("stalled", "2 frames waited for the storage, 0.25 s in all"),
         ("latency", "until stored: p50 2 ms, p99 2 ms, p99.9 2 ms, max 2 ms"),
         ("queue", "at most 9 frames, 2.0 kB"),

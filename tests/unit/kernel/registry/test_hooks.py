@@ -261,7 +261,7 @@ def test_of_more_frames_than_may_wait_an_observer_is_not_told_and_that_is_said(
         watching.frames_stored([number])
     watching.opened(None, "memory", None)
     problems = watching.finished(Ledger(), "complete", None)
-    assert problems == ["exengine-watch:observer was too slow and was not notified of 15 of the frames"]
+    assert problems == ["exengine-watch:observer was too slow; frames of which it was not notified: 15"]
     assert told_to("exengine_watch")[1][2] == list(range(10))
 
 
