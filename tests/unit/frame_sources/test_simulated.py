@@ -209,7 +209,7 @@ def test_an_autofocus_event_gives_no_frame():
 def test_prepare_refuses_frames_too_small_for_their_code():
     long_name = "B" * 250
     sequence = useq.MDASequence(channels=["A", long_name])
-    with pytest.raises(SourceError, match=r"16 x 16 pixels are too small .* increase width or height"):
+    with pytest.raises(SourceError, match=r"16 x 16 pixels are too small: .* increase width or height"):
         SimulatedSource(width=16, height=16).prepare(sequence)
     assert SimulatedSource(width=16, height=16, rgb=True).prepare(sequence).frames == 2
 
