@@ -1,7 +1,7 @@
 """Reads back the frames that a writer has written, and finds them again after a crash.
 
 The index is authoritative: a torn entry at its end, and any data in a TIFF file after the last frame in the
-index, were not acknowledged. The next frame overwrites them.
+index, belong to frames that were never acknowledged. The next frame overwrites them.
 """
 
 import os
