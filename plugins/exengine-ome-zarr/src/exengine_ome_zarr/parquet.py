@@ -34,7 +34,7 @@ def write_table(folder: str) -> bool:
     new = temporary(folder)
     writer: Any = None
     try:
-        # If Python opens the file, a disk error keeps its error number, which an error from pyarrow lacks.
+        # Python opens the file, so that disk errors have an error number; errors from pyarrow have none.
         with open(os.path.join(folder, FRAMES), "rb") as lines, open(new, "wb") as table:
             schema: Any = None
             columns: dict[str, tuple[str, str]] = {}
@@ -59,7 +59,7 @@ def write_table(folder: str) -> bool:
         return False
     finally:
         if writer is not None:
-            writer.is_open = False  # otherwise, its destructor could write to the closed file
+            writer.is_open = False  # otherwise, the writer's destructor could write to the closed file
         if os.path.exists(new):
             os.unlink(new)
     return True

@@ -180,7 +180,7 @@ class PyramidBuilder:
         self._jobs.put(records)
         if self._thread is None:
             thread = threading.Thread(target=self._work, name="exengine-pyramid", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system cannot create a thread; finish does the work
+            with contextlib.suppress(RuntimeError):  # if no thread can be created, finish builds the levels
                 thread.start()
                 self._thread = thread
 

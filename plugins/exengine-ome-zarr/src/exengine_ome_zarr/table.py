@@ -48,9 +48,9 @@ class FrameTable:
     verified : bool
         Whether the journal matches the checksum in the manifest.
     slots : (numpy.ndarray, numpy.ndarray)
-        If the journal is verified and frames are not compressed, the offset in its shard and the CRC-32C of
-        each frame that was written to its slot; the offset of any other frame is ``MAX_OFFSET``. Otherwise
-        empty.
+        For each frame that was written to its slot, the offset in the shard and the CRC-32C; for any other
+        frame, the offset is ``MAX_OFFSET``. Empty unless the journal is verified and the frames are not
+        compressed.
     """
 
     def __init__(self, folder: str, manifest: Manifest | None = None) -> None:
@@ -352,12 +352,15 @@ class FrameTable:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
-            names = ", ".join(map(repr, unknown))
-            return f"no frame has the axis {names}; the axes are {', '.join(positions)}"
+            names = " or ".join(map(repr, unknown))
+            return f"no frame has the axis {names}; axes of the dataset: {', '.join(positions)}"
         for axis, value in axes.items():
             if value not in positions[axis]:
                 return f"{axis} is one of {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
+            return (
+                f"axes of the dataset: {', '.join(positions)}; "
+                f"missing from the coordinates: {', '.join(absent)}"
+            )
         return "no frame has this combination of positions"

@@ -257,7 +257,7 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
     """
     url = bucket.url
     if manifest.backend != BACKEND_NAME:
-        raise _kept(url, f"the backend {manifest.backend!r:.80} wrote it")
+        raise _kept(url, f"it was written by the backend {manifest.backend!r:.80}")
     refuse_writer(url, manifest)
     try:
         patterns = [FilePatterns(DATASET_FILES)]
