@@ -118,7 +118,7 @@ def _write_pixels(
 
 
 def _strips(frames: Sequence[FrameToBuild], compression: str) -> Iterator[Any]:
-    """Yield the strip of each frame. Other threads compress the next frames."""
+    """Yield the strip of each frame, while other threads compress the next frames."""
     if compression == "none":
         yield from (encode(frame.pixels(), compression) for frame in frames)
         return

@@ -14,7 +14,7 @@ _MOST_ZLIB_RATIO = 1100  # zlib cannot compress any better than this
 
 
 def has_predictor(dtype: str, compression: str) -> bool:
-    """Return whether differences between neighboring pixels are compressed instead of the pixels."""
+    """Return whether the differences between neighboring pixels are compressed instead of their values."""
     return compression != "none" and np.dtype(dtype).kind in "iu"
 
 
