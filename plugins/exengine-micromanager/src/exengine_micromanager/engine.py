@@ -354,7 +354,7 @@ class CarefulEngine(MDAEngine):
             camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
-                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
+                    f"camera {camera} delivered more frames than the burst requested ({counts[camera]})"
                 )
             if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])

@@ -265,8 +265,8 @@ class RecordedRun:
             return f"; the last event was at {where}"
         arrived = max(self._counts.values(), default=0)
         return (
-            f"; the last event was a burst of {len(self._singles)} frames, starting at {where}, of which "
-            f"{arrived} arrived"
+            f"; the last event was a burst starting at {where}; {arrived} of its {len(self._singles)} "
+            "frames arrived"
         )
 
     def _missing_frames(self) -> SourceError | None:
