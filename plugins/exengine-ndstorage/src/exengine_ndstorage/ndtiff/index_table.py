@@ -397,18 +397,13 @@ class FrameTable:
             return "the dataset has no frames yet"
         unknown = [repr(axis) for axis in axes if axis not in self._axes]
         if unknown:
-            return (
-                f"no frame has the axis {' or '.join(unknown)}; axes of the dataset: {', '.join(self.axes)}"
-            )
+            return f"no frame has the axis {' or '.join(unknown)}; existing axes: {', '.join(self.axes)}"
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"positions on axis {axis!r}: {summarize_positions(values)}"
         if absent := [axis for axis in self.axes if axis not in axes]:
-            return (
-                f"axes of the dataset: {', '.join(self.axes)}; "
-                f"missing from the coordinates: {', '.join(absent)}"
-            )
+            return f"existing axes: {', '.join(self.axes)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"
 
     @property

@@ -184,7 +184,7 @@ class Directory:
             The offset of the next directory.
         """
         checksums = self.layout.checksums(found)
-        assert checksums is not None  # the frame was read before, so its checksums exist
+        assert checksums is not None  # the caller passes only directories with checksums
         whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
         struct.pack_into("<I", whole, self.layout.next_at, following)
         return bytes(whole)
