@@ -149,7 +149,7 @@ class FrameTable:
     def _read_layout(self) -> None:
         try:
             values, self._layout_at = read_lines(self._folder, self._layout_at)
-        except FileNotFoundError:  # the writer creates this file before the dataset appears
+        except FileNotFoundError:  # a writer creates the layout file before the dataset appears
             self.problem = f"{LAYOUT} is missing"
             return
         except OSError as error:
@@ -353,14 +353,11 @@ class FrameTable:
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
             names = " or ".join(map(repr, unknown))
-            return f"no frame has the axis {names}; axes of the dataset: {', '.join(positions)}"
+            return f"no frame has the axis {names}; existing axes: {', '.join(positions)}"
         for axis, value in axes.items():
             if value not in positions[axis]:
-                return f"{axis} is one of {summarize_positions(positions[axis])}"
+                return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return (
-                f"axes of the dataset: {', '.join(positions)}; "
-                f"missing from the coordinates: {', '.join(absent)}"
-            )
+            return f"existing axes: {', '.join(positions)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"

@@ -133,19 +133,14 @@ class GridIndex:
         positions = self.positions()
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
-            return (
-                f"no frame has the axis {' or '.join(map(repr, unknown))}; "
-                f"axes of the dataset: {', '.join(positions)}"
-            )
+            names = " or ".join(map(repr, unknown))
+            return f"no frame has the axis {names}; existing axes: {', '.join(positions)}"
         for axis, value in axes.items():
             if value not in positions[axis]:
-                return f"{axis} is one of {summarize_positions(positions[axis])}"
+                return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return (
-                f"axes of the dataset: {', '.join(positions)}; "
-                f"missing from the coordinates: {', '.join(absent)}"
-            )
+            return f"existing axes: {', '.join(positions)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"
 
 
