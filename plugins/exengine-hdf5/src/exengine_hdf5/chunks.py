@@ -15,7 +15,7 @@ import numpy.typing as npt
 LEVEL = 4
 """The compression level for gzip. It is h5py's default."""
 _NUMBERS = itertools.count()
-_MOST_RATIO = 1100  # zlib cannot compress any better than this
+_MOST_RATIO = 1100  # zlib's highest compression ratio, rounded up
 
 
 def shuffled(pixels: npt.NDArray[Any]) -> bytes:
