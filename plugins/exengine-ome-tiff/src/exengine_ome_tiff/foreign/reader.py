@@ -189,7 +189,7 @@ class ForeignReader(DatasetReader):
 
     @property
     def status(self) -> DatasetStatus:
-        """``damaged`` if a fault has been found so far, otherwise ``complete``."""
+        """The status: ``damaged`` if any fault has been found so far, otherwise ``complete``."""
         return DatasetStatus.DAMAGED if self._faults else super().status
 
     @property
