@@ -226,7 +226,7 @@ class RecordedRun:
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder
-        own: BaseException | None = None  # the error that is raised together with the ledger
+        own: BaseException | None = None  # the error of this recording, which is raised with its ledger
         if error is None and str(self._runner.status.finish_reason) != "completed":
             recorder.finish("cancelled")
         else:
