@@ -82,7 +82,7 @@ CHUNK_BYTES = 2 * MIB
 MAX_TAGS = 1000
 """The maximum number of tags in a TIFF directory.
 
-NDTiff directories have about 15 tags. A directory that exceeds the maximum is damaged.
+NDTiff directories have about 15 tags. A directory that exceeds the maximum is considered damaged.
 """
 
 MAX_TILES = 4_000_000

@@ -33,7 +33,7 @@ PLACE = struct.Struct("<6I")
 
 
 class WrittenFrames(ManagedStorage):
-    """The part of a storage that reads its own frames back."""
+    """The part of a storage that reads back the frames it has written."""
 
     _places: bytearray
     _layout_list: list[FrameLayout]
