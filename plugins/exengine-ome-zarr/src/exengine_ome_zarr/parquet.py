@@ -66,7 +66,7 @@ def write_table(folder: str) -> bool:
 
 
 def _columns(rows: list[Any]) -> dict[str, tuple[str, str]]:
-    """Return the source and type of each column: one per axis, and one per number in the metadata."""
+    """Return the source and type of each column: one column per axis, and one per number in the metadata."""
     columns = {
         axis: ("coordinates", "int" if all(type(row["coordinates"][axis]) is int for row in rows) else "str")
         for axis in rows[0]["coordinates"]

@@ -147,8 +147,8 @@ def refuse_no_well(position: int | str, facts: Facts) -> None:
     stated = any(place.name == position and place.row is not None for place in facts.stage_positions)
     if not stated and well_of(position) is None:
         raise CoordinatesError(
-            f"position {position!r:.80} is not a well of a plate; name positions 'A1' or 'A1_0', or set the "
-            "option layout to 'image'"
+            f"position {position!r:.80} is not a well of a plate; use position names such as "
+            "'A1' or 'A1_0', or set the option layout to 'image'"
         )
 
 

@@ -202,7 +202,7 @@ class PyramidBuilder:
         build_shard(self._folder, self._layout, self._method, names, frames, lambda: not self._ending)
 
     def end(self) -> None:
-        """Stop the thread after its current frame. Idempotent."""
+        """Stop the thread after its current frame. Further calls have no effect."""
         self._ending = True
         if self._thread is not None:
             self._jobs.put(None)

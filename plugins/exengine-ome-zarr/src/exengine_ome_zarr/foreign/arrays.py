@@ -1,4 +1,4 @@
-"""The metadata of Zarr arrays, versions 2 and 3, in a checked and reduced form for zarr-python.
+"""Checks the metadata of Zarr arrays, versions 2 and 3, and simplifies them for zarr-python.
 
 The specifications are at https://zarr-specs.readthedocs.io/en/latest/v3/core/ and .../v2/v2.0.html.
 """

@@ -49,7 +49,7 @@ _numbers = itertools.count()
 PACKED_SUFFIX = ".ozx"
 """The suffix of an OME-Zarr dataset that is packed into one file (RFC-9)."""
 PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
-"""The comment of a packed dataset. As RFC-9 recommends, it states that the documents come first."""
+"""The archive comment of a packed dataset. As RFC-9 recommends, it states that the documents come first."""
 
 
 def temporary(folder: str) -> str:

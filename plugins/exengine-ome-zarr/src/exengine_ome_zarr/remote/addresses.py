@@ -139,7 +139,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         return ConfigError(f"{url} does not refer to an object store; write it as s3://bucket/name.ome.zarr")
     if "BadScheme" in text:
         return AccessRefusedError(
-            f"{failed}: {host} is addressed without encryption; set AWS_ALLOW_HTTP=true to allow this"
+            f"{failed}: the connection to {host} is not encrypted; set AWS_ALLOW_HTTP=true to allow this"
         )
     if _INSTANCE_METADATA in text:
         return AccessRefusedError(

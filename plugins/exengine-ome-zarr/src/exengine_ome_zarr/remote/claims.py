@@ -34,7 +34,7 @@ class Writer:
     started : str
         The time at which the writer created the dataset.
     token : str
-        The token with which the folder's name in the spool ends.
+        The token at the end of the folder's name in the spool.
     spool : str or None
         The spool, if an option specified it.
     """

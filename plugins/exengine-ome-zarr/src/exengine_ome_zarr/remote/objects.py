@@ -266,7 +266,7 @@ class SpooledObjects:
             self._uploader.submit(name, lambda: content)
 
     def end(self) -> None:
-        """Stop the uploads. Idempotent."""
+        """Stop the uploads. Further calls have no effect."""
         self._uploader.end()
 
 

@@ -154,7 +154,7 @@ class Uploader:
                 self._changed.notify_all()
 
     def end(self) -> None:
-        """Stop the thread after its current upload. Idempotent."""
+        """Stop the thread after its current upload. Further calls have no effect."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
