@@ -1,8 +1,8 @@
 """Encodes the parts of a BigTIFF file: its header, and the directories (IFDs) that describe its pages.
 
 All numbers are little-endian, and the pixels of a page are one strip. No tag refers to the 48 bytes between
-the header and the first pixels. They state where ExEngine's records are in the file. As in a spool, each
-frame has a record with the location of its pixels, checksums, coordinates and metadata.
+the header and the first pixels. These bytes state where ExEngine's records are in the file. As in a spool,
+each frame has a record with the location of its pixels, checksums, coordinates and metadata.
 
 The format is described at https://www.awaresystems.be/imaging/tiff/bigtiff.html, and its tags in the TIFF 6.0
 specification (Adobe, 1992).

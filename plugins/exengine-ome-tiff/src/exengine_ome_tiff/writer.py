@@ -177,5 +177,6 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise UnsupportedDataError(f"a frame of shape {shape} has no pixels, so it cannot be a TIFF page")
     if len(shape) == 3 and shape[2] > _MOST_SAMPLES:
         raise UnsupportedDataError(
-            f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF stores up to {_MOST_SAMPLES}"
+            f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF allows at most "
+            f"{_MOST_SAMPLES}"
         )

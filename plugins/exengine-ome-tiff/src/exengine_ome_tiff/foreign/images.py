@@ -109,7 +109,7 @@ def _image(element: ElementTree.Element, own_name: str, own_id: str | None, page
     t, c, z = (int(pixels.attrib[f"Size{dimension}"]) for dimension in "TCZ")
     sizes = (t, c // samples.pop() or 1, z)
     if min(sizes) < 1 or math.prod(sizes) > _MOST_PLANES:
-        raise ValueError(f"the lengths of T, C and Z must be positive and not too large, but are {sizes}")
+        raise ValueError(f"the lengths of T, C and Z must be positive and not too large, got {sizes}")
     found = OmeImage(element.get("Name") or "", sizes)
     found.channels = [(child.get("Name") or "", _color(child.get("Color"))) for child in channels[: sizes[1]]]
     for axis in "XYZ":
