@@ -65,7 +65,7 @@ class CarefulEngine(MDAEngine):
         self._begin_run(orders)
 
     def _begin_run(self, orders: Orders) -> None:
-        """Forget everything about an earlier run."""
+        """Reset all state that an earlier run has left behind."""
         self._careful_core.failure = None
         self._orders = orders
         self._applied: dict[tuple[str, str], Any] = {}

@@ -179,7 +179,7 @@ def _occupy(runner: "MDARunner", run: object) -> None:
     the caller always releases the runner.
     """
     if vars(runner).setdefault(_RUN, run) is not run:
-        raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
+        raise AcquisitionError("the core is busy with another run; cancel that run, or wait until it ends")
 
 
 def _is_occupied_by(runner: "MDARunner", run: object) -> bool:

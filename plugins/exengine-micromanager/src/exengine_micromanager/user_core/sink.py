@@ -162,7 +162,7 @@ class ExEngineSink(RunSink):
         return self._recorder.storage
 
     def close(self) -> None:
-        """Close the storage after the run. Idempotent."""
+        """Close the storage after the run. Further calls have no effect."""
         if self._run is None or self._outcome.done():
             self._recorder.close()
 
