@@ -163,8 +163,8 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"tiles that were not acquired: {count - len(tiles)} of {count}; pass missing='mask', or a number "
-            "as the fill value"
+            f"tiles that were not acquired: {count - len(tiles)} of {count}; pass missing='mask', or a "
+            "number as the fill value"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)

@@ -1,4 +1,4 @@
-"""The objects of one dataset in a store: verified uploads, conditional writes, range requests, and listing."""
+"""The objects of a dataset in a store: verified uploads, conditional writes, range requests, and listing."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
