@@ -109,11 +109,11 @@ def _write(
 
 
 def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
-    """Return how far the actual offset exceeds the reported one, for datasets without and with chunks.
+    """Return by how much actual offsets exceed reported ones, for datasets without and with chunks.
 
     Some versions of the HDF5 library include the user block in the offsets that they report, and others do
-    not. Two datasets with known content reveal this. Frames could not reveal it, because a frame of zeros
-    looks like the empty space before it.
+    not. The difference is measured with two datasets of known content. Frames would not be suitable, because
+    a frame of zeros looks like the empty space before it.
     """
     mark = np.frombuffer(b"exengine-hdf5-offset-mark", np.uint8)
     group = file.create_group("exengine/marks")
@@ -131,7 +131,7 @@ def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
 
 
 def _missing_at(sink: Sink, offset: int, content: bytes) -> int:
-    """Return how far the actual offset of this content exceeds the reported one."""
+    """Return how many bytes after the reported ``offset`` the file actually contains ``content``."""
     sink.check()
     for missing in (0, USER_BLOCK_BYTES):
         if read_at(sink.descriptor, len(content), offset + missing) == content:

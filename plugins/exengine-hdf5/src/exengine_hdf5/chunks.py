@@ -15,7 +15,7 @@ import numpy.typing as npt
 LEVEL = 4
 """The compression level for gzip. It is h5py's default."""
 _NUMBERS = itertools.count()
-_MOST_RATIO = 1100  # zlib cannot compress any better than this
+_MOST_RATIO = 1100  # zlib's highest compression ratio, rounded up
 
 
 def shuffled(pixels: npt.NDArray[Any]) -> bytes:
@@ -45,7 +45,7 @@ def encode(pixels: npt.NDArray[Any], compression: str) -> Any:
         dataset[...] = pixels
         file.flush()
         mask, chunk = dataset.id.read_direct_chunk((0,) * pixels.ndim)
-    if mask & 0b10:  # lzf did not make the chunk smaller; the real file gets the same mask
+    if mask & 0b10:  # lzf did not make the chunk smaller; the file on disk gets the same mask
         raise IncompressibleError(shuffled(pixels))
     return chunk
 

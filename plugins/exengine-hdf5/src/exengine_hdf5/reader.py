@@ -68,12 +68,12 @@ class Hdf5SpoolReader(SpoolReader):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the CRC-32C."""
+        """Return the CRC-32C of the data."""
         return int(crc32c.crc32c(data))
 
 
 class EmptyReader(EmptyFileReader, Hdf5SpoolReader):
-    """A reader for a dataset without a spool, because the writer was killed before creating one."""
+    """A reader for a dataset that has no spool because its writer was killed before creating one."""
 
 
 class Hdf5Reader(RecordedFileReader, Hdf5SpoolReader):

@@ -31,9 +31,9 @@ class Hdf5Storage(SpooledStorage):
 
     Frames with the same axes and layout form one N-dimensional dataset, in chunks of one frame. Until
     ``finish``, the frames are in a spool next to the file: when ``put`` returns, the operating system has
-    received the frame, and it survives a crash of the program, whatever happens to the HDF5 file. ``finish``
-    builds the file, compares it with the spool, and deletes the spool. Checksums protect the frames and their
-    metadata.
+    received the frame, so the frame survives a crash of the program, whatever happens to the HDF5 file.
+    ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums protect the
+    frames and their metadata.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Hdf5Storage(SpooledStorage):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the CRC-32C."""
+        """Return the CRC-32C of the data."""
         return int(crc32c.crc32c(data))
 
     def initial_files(self) -> Mapping[str, bytes]:
@@ -103,7 +103,7 @@ class Hdf5Storage(SpooledStorage):
     def _refuse_size(size: int) -> None:
         if not 0 < size <= _MOST_CHUNK_BYTES:
             raise UnsupportedDataError(
-                f"a frame has {size} bytes, but the backend hdf5 stores 1 to {_MOST_CHUNK_BYTES} bytes"
+                f"a frame has {size} bytes, but the backend hdf5 needs 1 to {_MOST_CHUNK_BYTES} bytes"
             )
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:

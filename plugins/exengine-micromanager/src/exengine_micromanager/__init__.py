@@ -1,7 +1,7 @@
 """Micro-Manager hardware as a frame source for ExEngine, and tools for a user's own pymmcore-plus core.
 
-Importing this module does not import pymmcore-plus or load any device adapters. Importing a name for a
-user's own core also imports pymmcore-plus.
+Importing this module neither imports pymmcore-plus nor loads device adapters. pymmcore-plus is imported when
+one of the names for a user's own core is imported.
 """
 
 from typing import TYPE_CHECKING

@@ -27,7 +27,7 @@ _STEPS = {
     "displaySLMImage": "the SLM could not be set",
     "snapImage": "the camera could not acquire the image",
 }
-"""The core methods in which a failure is recorded, each with the beginning of the error message."""
+"""The core methods whose failures are recorded, each with the beginning of its error message."""
 
 
 def _failure(name: str, error: Exception) -> SourceError:
@@ -95,7 +95,7 @@ class CoreView:
     Attributes
     ----------
     failure : SourceError or None
-        The first failure. The method that failed also raised it. Its ``__cause__`` is the core's exception.
+        The first failure, which the failed method also raised. Its ``__cause__`` is the core's exception.
     """
 
     failure: SourceError | None

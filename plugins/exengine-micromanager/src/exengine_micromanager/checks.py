@@ -65,7 +65,7 @@ def _load_message(core: "CMMCorePlus", path: Path, reason: str) -> str:
     message = f"config {str(path)!r} cannot be loaded: {reason}. "
     if "interface version" in reason:
         return message + (
-            f"The device adapters ({searched}) and pymmcore were built for different versions of the device "
+            f"The device adapters (from: {searched}) and pymmcore use different versions of the device "
             "interface. Install the pymmcore version whose fourth number is the adapters' version "
             "(for example, 12.5.1.75.0 for version 75), or install matching adapters with 'mmcore install'"
         )

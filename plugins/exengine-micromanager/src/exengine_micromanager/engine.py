@@ -65,7 +65,7 @@ class CarefulEngine(MDAEngine):
         self._begin_run(orders)
 
     def _begin_run(self, orders: Orders) -> None:
-        """Forget everything about an earlier run."""
+        """Reset all state that an earlier run has left behind."""
         self._careful_core.failure = None
         self._orders = orders
         self._applied: dict[tuple[str, str], Any] = {}
@@ -354,7 +354,7 @@ class CarefulEngine(MDAEngine):
             camera = camera_number(tags, cameras)
             if counts[camera] == len(event.events):
                 raise SourceError(
-                    f"camera {camera} delivered more than the {counts[camera]} frames of the burst"
+                    f"camera {camera} delivered more frames than the burst requested ({counts[camera]})"
                 )
             if cameras == 1:  # several cameras share one series of image numbers
                 numbers[camera] = next_number(tags, numbers[camera])

@@ -41,7 +41,7 @@ DEVICE_RULES = {
     "drives": "x, y and z move one XY stage and one focus drive, and nothing else moves these devices.",
     "shutter": "keep_shutter_open_across needs a shutter, and autoshutter must be on.",
     "field of view": "Grids need a pixel size in the config, or fov_width and fov_height of their own.",
-    "region of interest": "The roi of setup is within the camera's sensor.",
+    "region of interest": "The region of interest in the setup is within the camera's sensor.",
     "autofocus": "autofocus_device_name is a focus drive, and autofocus_motor_offset is set as well.",
 }
 

@@ -75,7 +75,7 @@ def check_drives(core: "CMMCorePlus", complete: CompleteEvents) -> None:
                 raise sequence_error(
                     "drives",
                     f"the properties set {device}.Position, but the sequence also moves this device; "
-                    f"remove the property, and specify {instead} in the position instead",
+                    f"remove the property, and specify {instead} in the position",
                 )
 
 

@@ -53,7 +53,7 @@ def test_an_index_that_is_cut_inside_an_entry_is_damaged(lost, ours, five, opene
         (five / "exengine.json").unlink()
     os.truncate(five / "NDTiff.index", (five / "NDTiff.index").stat().st_size - lost)
     dataset = opened()
-    assert dataset.status == "damaged" and "not a complete entry" in dataset.status_reason
+    assert dataset.status == "damaged" and "incomplete entry" in dataset.status_reason
     assert len(dataset) == 4 and at(4) not in dataset
     others_are_whole(dataset, [4])
 

@@ -314,7 +314,7 @@ def test_the_index_of_another_program_that_is_cut_is_recovered_into_a_copy(
     with pytest.raises(UnsupportedOperationError, match="recover it into a copy"):
         exengine.recover(copy, in_place=True)
     report = exengine.recover(copy)
-    assert report.frames == 7 and any("not a complete entry" in problem for problem in report.problems)
+    assert report.frames == 7 and any("incomplete entry" in problem for problem in report.problems)
     assert digest(copy) == before
     dataset, original = opened(report.path), opened(example_data / "v3/12_bit_pycromanager_mda")
     assert len(dataset) == 7

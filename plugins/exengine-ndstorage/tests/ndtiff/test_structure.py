@@ -64,7 +64,7 @@ def test_every_changed_byte_of_a_directory_is_found(finished):
 STRUCTURES = {
     "bytes behind the last frame": (
         lambda path: os.truncate(path / "NDTiffStack_1.tif", size_of(path / "NDTiffStack_1.tif") + 5),
-        "there are 5 bytes after the last frame",
+        "bytes after the last frame: 5",
     ),
     "no end of the chain": (
         lambda path: flip(path / "NDTiffStack_1.tif", last_link(path, "NDTiffStack_1.tif")),

@@ -1,8 +1,8 @@
 """Encodes the parts of a BigTIFF file: its header, and the directories (IFDs) that describe its pages.
 
 All numbers are little-endian, and the pixels of a page are one strip. No tag refers to the 48 bytes between
-the header and the first pixels. They state where ExEngine's records are in the file. As in a spool, each
-frame has a record with the location of its pixels, checksums, coordinates and metadata.
+the header and the first pixels. These bytes state where ExEngine's records are in the file. As in a spool,
+each frame has a record with the location of its pixels, checksums, coordinates and metadata.
 
 The format is described at https://www.awaresystems.be/imaging/tiff/bigtiff.html, and its tags in the TIFF 6.0
 specification (Adobe, 1992).
@@ -79,7 +79,7 @@ class Page(NamedTuple):
 
 
 def header(first_directory: int, records: Text) -> bytes:
-    """Return the first 64 bytes of a file; the offset and size of the records are 0 if there are none."""
+    """Return the first 64 bytes of a file. Without records, their offset and size are 0."""
     pointer = MAGIC + _POINTER.pack(*records)
     begin = _HEADER.pack(b"II", 43, 8, 0, first_directory) + pointer + _CRC.pack(crc32c.crc32c(pointer))
     return begin.ljust(FIRST_PIXELS_AT, b"\0")
@@ -166,7 +166,7 @@ def _tags(page: Page, pixel_size_um: tuple[float, float] | None) -> _Tags:
     if page.has_predictor:
         tags[317] = ("short", (2,))
     if samples > colors:
-        tags[338] = ("short", (0,) * (samples - colors))  # the samples beyond the color
+        tags[338] = ("short", (0,) * (samples - colors))  # extra samples of unspecified meaning
     if page.record is not None:
         tags[METADATA_TAG] = ("undefined", page.record)
     if pixel_size_um is not None:

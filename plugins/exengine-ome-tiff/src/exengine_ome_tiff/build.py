@@ -99,7 +99,7 @@ def _aligned(offset: int) -> int:
 def _write_pixels(
     descriptor: int, frames: Sequence[FrameToBuild], compression: str
 ) -> tuple[list[Page], list[bytes], list[int], int]:
-    """Write the pixels; return the pages, the record texts, the checksums, and the end of the pixels."""
+    """Write the pixels; return pages, texts of records, checksums, and the offset after the pixels."""
     pages, texts, crcs, at = [], [], [], FIRST_PIXELS_AT
     write_at(descriptor, [bytes(at + 8)], 0)  # the pixel of a file without frames
     for frame, strip in zip(frames, _strips(frames, compression), strict=True):
@@ -118,7 +118,7 @@ def _write_pixels(
 
 
 def _strips(frames: Sequence[FrameToBuild], compression: str) -> Iterator[Any]:
-    """Yield the strip of each frame. Other threads compress the next frames."""
+    """Yield the strip of each frame, while other threads compress the next frames."""
     if compression == "none":
         yield from (encode(frame.pixels(), compression) for frame in frames)
         return

@@ -10,7 +10,7 @@ PIXEL_TYPES = {
     "int8": "int8", "int16": "int16", "int32": "int32",
     "float32": "float", "float64": "double", "complex64": "complex", "complex128": "double-complex",
 }  # fmt: skip
-"""Maps the name of each supported numpy dtype to its name in OME-XML, which has no other types."""
+"""Maps the numpy name of each dtype that OME-XML supports to its name in OME-XML."""
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
 

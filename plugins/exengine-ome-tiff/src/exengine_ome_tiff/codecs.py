@@ -10,11 +10,11 @@ import numpy.typing as npt
 from exengine.errors import UnsupportedOperationError
 
 _ZLIB_LEVEL, _ZSTD_LEVEL = 4, 3
-_MOST_ZLIB_RATIO = 1100  # zlib cannot compress any better than this
+_MOST_ZLIB_RATIO = 1100  # zlib's highest compression ratio, rounded up
 
 
 def has_predictor(dtype: str, compression: str) -> bool:
-    """Return whether differences between neighboring pixels are compressed instead of the pixels."""
+    """Return whether the differences between neighboring pixels are compressed instead of their values."""
     return compression != "none" and np.dtype(dtype).kind in "iu"
 
 

@@ -151,7 +151,7 @@ def _annotation(number: int, image: Image) -> Iterator[str]:
 
 
 def _color(color: str | None) -> int | None:
-    """Return ``RRGGBB`` as OME stores it: RGBA as a signed 32-bit integer."""
+    """Return the color ``RRGGBB`` as OME stores it: RGBA in a signed 32-bit integer."""
     if color is None or not re.fullmatch("[0-9A-Fa-f]{6}", color):
         return None
     return int.from_bytes(bytes.fromhex(f"{color}FF"), "big", signed=True)

@@ -54,8 +54,8 @@ def open_tiff(path: str | os.PathLike[str]) -> DataStorage:
         raise DatasetDamagedError(f"the frames of {path} are missing: no spool exists next to the file")
     if manifest is not None and manifest.backend == BACKEND_NAME:
         raise DatasetDamagedError(
-            f"the beginning of {path} is damaged, or another program has replaced the file; in the latter "
-            "case, move the file to another folder without the manifest to open it"
+            f"the beginning of {path} is damaged, or another program has replaced the file; to open a "
+            "replaced file, move it to a folder that does not contain the manifest"
         )
     if not is_tiff(begin):
         raise DatasetDamagedError(f"{path} is not a TIFF file, or its beginning is damaged")
@@ -76,12 +76,12 @@ class OmeTiffSpoolReader(SpoolReader):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the CRC-32C."""
+        """Return the CRC-32C of the data."""
         return int(crc32c.crc32c(data))
 
 
 class EmptyReader(EmptyFileReader, OmeTiffSpoolReader):
-    """A reader for a dataset without a spool, because the writer was killed before creating one."""
+    """A reader for a dataset that has no spool because its writer was killed before creating one."""
 
 
 class OmeTiffReader(RecordedFileReader, OmeTiffSpoolReader):

@@ -29,8 +29,8 @@ class OmeTiffStorage(SpooledStorage):
 
     Each frame is a page of a BigTIFF file. The OME-XML in the file contains the stage positions, channels and
     pixel sizes. Until ``finish``, the frames are in a spool next to the file: when ``put`` returns, the
-    operating system has received the frame, and it survives a crash of the program, whatever happens to the
-    TIFF file. ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums
+    operating system has received the frame, so the frame survives a crash of the program, whatever happens to
+    the TIFF file. ``finish`` builds the file, compares it with the spool, and deletes the spool. Checksums
     protect the frames and their metadata.
 
     Parameters
@@ -83,7 +83,7 @@ class OmeTiffStorage(SpooledStorage):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the CRC-32C."""
+        """Return the CRC-32C of the data."""
         return int(crc32c.crc32c(data))
 
     def initial_files(self) -> Mapping[str, bytes]:
@@ -177,5 +177,6 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise UnsupportedDataError(f"a frame of shape {shape} has no pixels, so it cannot be a TIFF page")
     if len(shape) == 3 and shape[2] > _MOST_SAMPLES:
         raise UnsupportedDataError(
-            f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF stores up to {_MOST_SAMPLES}"
+            f"a frame of shape {shape} has {shape[2]} values per pixel, but TIFF allows at most "
+            f"{_MOST_SAMPLES}"
         )

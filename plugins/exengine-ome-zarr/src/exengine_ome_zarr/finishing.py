@@ -1,4 +1,4 @@
-"""Finishes a dataset: corrects shard indices, sets lengths of shards and arrays, consolidates metadata.
+"""Finishes a dataset: corrects indices, sets the lengths of shards and arrays, and consolidates metadata.
 
 The dataset can be read after every step, and any step can be repeated if the process is killed. The
 journal lists the frames that exist.

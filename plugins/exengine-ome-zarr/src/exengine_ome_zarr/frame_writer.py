@@ -73,7 +73,7 @@ class FrameWriter:
         self._started: dict[str, int] = {}  # the offset in each shard up to which writing has begun
         self._names: dict[tuple[int, int, int, int], str] = {}
         self._grown: dict[int, Indices] = {}
-        self._channels: set[int] = set()  # the channels whose contrast was chosen
+        self._channels: set[int] = set()  # the channels whose contrast has been chosen
         os.makedirs(os.path.join(folder, files.OPEN), exist_ok=True)
         self._lines = files.AppendFile(os.path.join(folder, files.FRAMES), line_bytes)
         self._layout_lines = files.AppendFile(os.path.join(folder, files.LAYOUT), layout_bytes)
@@ -282,8 +282,8 @@ class FrameWriter:
             key = positions[axes] if type(axes) is str else tuple(positions[axis] for axis in axes)
             index, is_label = labels.assign(key)
             if is_label:
-                # Store the label before its frames. Readers without the label would find the frames at other
-                # coordinates.
+                # Store the label before the frames that need it. Without the label, readers would find these
+                # frames at other coordinates.
                 line = planning.label_line(dim, index, key)
                 self._layout_lines.append(files.encode_line(line))
                 labels.add(key, index)
@@ -324,7 +324,7 @@ class FrameWriter:
         self._grown[image] = grown
 
     def shard_name(self, key: tuple[int, int, int, int]) -> str:
-        """Return the path of the shard with this image and these indices along t, c and z."""
+        """Return the path of a shard from its image and its indices along t, c and z."""
         name = self._names.get(key)
         if name is not None:
             return name

@@ -13,7 +13,7 @@ from exengine_ome_zarr.reader import OmeZarrReader
 
 
 def is_own(path: str | os.PathLike[str]) -> bool:
-    """Return whether this backend wrote the dataset. Some of its files may be missing or damaged."""
+    """Return whether this backend wrote the dataset, even if some files are missing or damaged."""
     if os.path.lexists(os.path.join(path, LAYOUT)):
         return True
     manifest = read_manifest(path)

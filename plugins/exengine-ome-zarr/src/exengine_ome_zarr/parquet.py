@@ -34,7 +34,7 @@ def write_table(folder: str) -> bool:
     new = temporary(folder)
     writer: Any = None
     try:
-        # If Python opens the file, a disk error keeps its error number, which an error from pyarrow lacks.
+        # Python opens the file, so that disk errors have an error number; errors from pyarrow have none.
         with open(os.path.join(folder, FRAMES), "rb") as lines, open(new, "wb") as table:
             schema: Any = None
             columns: dict[str, tuple[str, str]] = {}
@@ -59,14 +59,14 @@ def write_table(folder: str) -> bool:
         return False
     finally:
         if writer is not None:
-            writer.is_open = False  # otherwise, its destructor could write to the closed file
+            writer.is_open = False  # otherwise, the writer's destructor could write to the closed file
         if os.path.exists(new):
             os.unlink(new)
     return True
 
 
 def _columns(rows: list[Any]) -> dict[str, tuple[str, str]]:
-    """Return the source and type of each column: one per axis, and one per number in the metadata."""
+    """Return the source and type of each column: one column per axis, and one per number in the metadata."""
     columns = {
         axis: ("coordinates", "int" if all(type(row["coordinates"][axis]) is int for row in rows) else "str")
         for axis in rows[0]["coordinates"]

@@ -112,7 +112,7 @@ class Planning:
         )
 
     def declared(self, layout: Layout) -> dict[str, list[Key]]:
-        """Return the planned positions on each dimension with a single axis, in order of their indices."""
+        """For each dimension with a single axis, return the planned positions in order of their indices."""
         found: dict[str, list[Key]] = {}
         planned = {axis.name: axis for axis in self._axes}
         for dim, axes in layout.roles.items():
@@ -147,8 +147,8 @@ def refuse_no_well(position: int | str, facts: Facts) -> None:
     stated = any(place.name == position and place.row is not None for place in facts.stage_positions)
     if not stated and well_of(position) is None:
         raise CoordinatesError(
-            f"position {position!r:.80} is not a well of a plate; name positions 'A1' or 'A1_0', or set the "
-            "option layout to 'image'"
+            f"position {position!r:.80} is not a well of a plate; use position names such as "
+            "'A1' or 'A1_0', or set the option layout to 'image'"
         )
 
 
@@ -163,7 +163,7 @@ def refuse_shape(shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
     size = math.prod(shape) * dtype.itemsize
     if size > sizes.MAX_FRAME_BYTES:
         raise UnsupportedDataError(
-            f"a frame of {size} bytes is too large; ome-zarr accepts at most {sizes.MAX_FRAME_BYTES}"
+            f"a frame of {size} bytes is too large; ome-zarr accepts at most {sizes.MAX_FRAME_BYTES} bytes"
         )
 
 
@@ -173,7 +173,7 @@ def refuse_options(options: Mapping[str, Any]) -> None:
     if codec == "none" and level is not None:
         raise OptionError("level has no effect without compression; set codec as well, for example 'zstd'")
     if codec != "zstd" and level is not None and level > _MAX_LEVEL:
-        raise OptionError(f"the level of {codec} is at most {_MAX_LEVEL}, got {level}")
+        raise OptionError(f"the compression level of {codec} must be at most {_MAX_LEVEL}, got {level}")
     if codec != "none" and (options.get("frames_per_chunk") or 1) > 1:
         raise OptionError("with compression, a chunk contains one frame; leave out frames_per_chunk")
 

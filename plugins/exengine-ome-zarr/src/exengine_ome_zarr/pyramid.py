@@ -180,7 +180,7 @@ class PyramidBuilder:
         self._jobs.put(records)
         if self._thread is None:
             thread = threading.Thread(target=self._work, name="exengine-pyramid", daemon=True)
-            with contextlib.suppress(RuntimeError):  # the system cannot create a thread; finish does the work
+            with contextlib.suppress(RuntimeError):  # if no thread can be created, finish builds the levels
                 thread.start()
                 self._thread = thread
 
@@ -202,7 +202,7 @@ class PyramidBuilder:
         build_shard(self._folder, self._layout, self._method, names, frames, lambda: not self._ending)
 
     def end(self) -> None:
-        """Stop the thread after its current frame. Idempotent."""
+        """Stop the thread after its current frame. Further calls have no effect."""
         self._ending = True
         if self._thread is not None:
             self._jobs.put(None)

@@ -48,7 +48,7 @@ class OmeZarrReader(DatasetReader):
     def __init__(self, path: str) -> None:
         self._folder = path
         manifest = read_manifest(path)
-        self._table = FrameTable(path, manifest)  # read last, to be complete if the manifest is final
+        self._table = FrameTable(path, manifest)  # after the manifest: if it is final, the table is complete
         super().__init__(path, self._table, status_of(manifest), manifest)
         layout = self._table.layout
         self.capabilities = capabilities_for({"codec": layout.codec} if layout is not None else {})
@@ -87,7 +87,7 @@ class OmeZarrReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Describe a contradiction between a finished dataset's files and its manifest; empty if none."""
+        """Return how the files of a finished dataset contradict its manifest; empty if they do not."""
         manifest, table = self.manifest, self._table
         if manifest is None:
             return ""
@@ -139,7 +139,7 @@ class OmeZarrReader(DatasetReader):
         count = len(self._table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # ask before len(), which then counts the last frames
+            finished = self.is_finished()  # first, so that len() counts the last frames
             return len(self._table) > count or finished
 
         return wait_until(has_new_data, timeout)
@@ -199,8 +199,8 @@ class OmeZarrReader(DatasetReader):
     def _refuse_lost_labels(self, number: int, record: Record) -> None:
         """Raise ``DatasetDamagedError`` if a frame was stored at coordinates other than those in the table.
 
-        They differ if the end of the layout file was lost, because some positions then have no labels. The
-        checksum in the manifest shows this loss only in a finished dataset.
+        The coordinates differ if the end of the layout file was lost, because some positions then have no
+        labels. The checksum in the manifest reveals this loss only if the dataset is finished.
         """
         try:
             line = self._read_line(number, record)

@@ -25,7 +25,7 @@ PORT = 8750
 """The default port."""
 _LOCAL = "127.0.0.1"
 _UNITS = {"second": (1, "s"), "micrometer": (1e-6, "m")}
-"""The scale and name of each axis unit in neuroglancer."""
+"""Maps each unit of an axis to its scale and its name in neuroglancer."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -74,7 +74,7 @@ class DatasetServer(LoopbackServer):
 
 
 class _Handler(LoopbackHandler):
-    """Answers GET, HEAD and OPTIONS."""
+    """Handles GET, HEAD and OPTIONS requests."""
 
     server_version = "exengine-ome-zarr"
 

@@ -48,9 +48,9 @@ class FrameTable:
     verified : bool
         Whether the journal matches the checksum in the manifest.
     slots : (numpy.ndarray, numpy.ndarray)
-        If the journal is verified and frames are not compressed, the offset in its shard and the CRC-32C of
-        each frame that was written to its slot; the offset of any other frame is ``MAX_OFFSET``. Otherwise
-        empty.
+        For each frame that was written to its slot, the offset in the shard and the CRC-32C; for any other
+        frame, the offset is ``MAX_OFFSET``. Empty unless the journal is verified and the frames are not
+        compressed.
     """
 
     def __init__(self, folder: str, manifest: Manifest | None = None) -> None:
@@ -149,7 +149,7 @@ class FrameTable:
     def _read_layout(self) -> None:
         try:
             values, self._layout_at = read_lines(self._folder, self._layout_at)
-        except FileNotFoundError:  # the writer creates this file before the dataset appears
+        except FileNotFoundError:  # a writer creates the layout file before the dataset appears
             self.problem = f"{LAYOUT} is missing"
             return
         except OSError as error:
@@ -352,12 +352,12 @@ class FrameTable:
             return "no frame has been put yet"
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
-            names = ", ".join(map(repr, unknown))
-            return f"no frame has the axis {names}; the axes are {', '.join(positions)}"
+            names = " or ".join(map(repr, unknown))
+            return f"no frame has the axis {names}; existing axes: {', '.join(positions)}"
         for axis, value in axes.items():
             if value not in positions[axis]:
-                return f"{axis} is one of {summarize_positions(positions[axis])}"
+                return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
+            return f"existing axes: {', '.join(positions)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"

@@ -61,7 +61,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDat
         Metadata for the whole dataset.
     codec : {"none", "blosc-lz4", "blosc-zstd", "zstd", "gzip"}
         The compression of the pixels. Without compression, writing is fastest, and other programs see each
-        frame as soon as it is stored. With compression, they see it when its shard is complete.
+        frame as soon as it is stored. With compression, they see a frame when its shard is complete.
     level : int, optional
         The compression level: up to 22 for ``zstd``, and up to 9 for all other codecs. By default, 5 for
         ``blosc-lz4`` and 1 for all other codecs.
@@ -247,7 +247,7 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDat
 
     @classmethod
     def unit_of(cls, plan: SourcePlan, options: Mapping[str, Any], /) -> UnitOf:
-        """Return a function that returns the shard of a frame."""
+        """Return a function that maps a frame to its shard."""
         from exengine_ome_zarr.continued.joining import unit_of
 
         own = {name: options.get(name) for name in ("level", "chunk", "shard", "frames_per_chunk")}
@@ -288,8 +288,8 @@ class OmeZarrStorage(ManagedStorage, RemoteDatasets, PackableDatasets, SharedDat
                 if len(seen) > 1:
                     first, second = (", ".join(sorted(each)) for each in seen)
                     raise CoordinatesError(
-                        f"ome-zarr needs the same axes for all frames, got frames with ({first}) and frames "
-                        f"with ({second})"
+                        f"ome-zarr needs the same axes for all frames, got frames with the axes "
+                        f"({first}) and frames with the axes ({second})"
                     )
 
     def initial_files(self) -> dict[str, bytes]:

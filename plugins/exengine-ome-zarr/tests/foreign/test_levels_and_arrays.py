@@ -39,7 +39,7 @@ def test_a_level_that_does_not_exist_is_refused(path):
     assert dataset.level(0) is dataset
     assert dataset.level(1).level(0).resolution_levels == (0,)
     for call in (lambda: dataset.level(2), lambda: dataset.level(1).level(1)):
-        with pytest.raises(CoordinatesNotFoundError, match="the levels are"):
+        with pytest.raises(CoordinatesNotFoundError, match="level must be one of"):
             call()
 
 

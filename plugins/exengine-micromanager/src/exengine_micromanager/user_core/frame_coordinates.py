@@ -71,7 +71,7 @@ class FrameCoordinates:
             yield self.of(event.model_copy(update={"index": {**event.index, CAMERA: index}}), label, number)
 
     def unused(self, coordinates: DataCoordinates) -> DataCoordinates:
-        """Return the coordinates. If they are already used, add a number on the axis ``repeat``."""
+        """Return the coordinates. If an earlier frame has them, add a number on the axis ``repeat``."""
         before = self._used.get(coordinates)
         if before is None:
             self._used[coordinates] = 0

@@ -226,7 +226,7 @@ class RecordedRun:
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         recorder = self._recorder
-        own: BaseException | None = None  # the error that is raised together with the ledger
+        own: BaseException | None = None  # the error of this recording, which is raised with its ledger
         if error is None and str(self._runner.status.finish_reason) != "completed":
             recorder.finish("cancelled")
         else:
@@ -265,8 +265,8 @@ class RecordedRun:
             return f"; the last event was at {where}"
         arrived = max(self._counts.values(), default=0)
         return (
-            f"; the last event was a burst of {len(self._singles)} frames, starting at {where}, of which "
-            f"{arrived} arrived"
+            f"; the last event was a burst starting at {where}; {arrived} of its {len(self._singles)} "
+            "frames arrived"
         )
 
     def _missing_frames(self) -> SourceError | None:

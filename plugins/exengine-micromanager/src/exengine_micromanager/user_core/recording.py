@@ -54,7 +54,7 @@ class Recording:
         self._thread = threading.get_ident()
         self._on_this_thread: set[ExEngineSink] = set()
         self._is_active = False
-        self._is_wrapped = False  # whether the core's `run_mda` is wrapped, even after stop()
+        self._is_wrapped = False  # whether `core.run_mda` is wrapped, which stop() may not undo
         self.sinks: list[ExEngineSink] = []
 
     def start(self) -> Self:

@@ -117,7 +117,7 @@ def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_
 
 
 def _changed_settings(core: "CMMCorePlus", complete: CompleteEvents) -> set[tuple[str, str]]:
-    """Return those settings of the sequence that may change the layout or number of an event's frames."""
+    """Return the settings of the sequence that may change the number of an event's frames or their layout."""
     from pymmcore_plus import DeviceType
 
     sequence, setup = complete.sequence, complete.sequence.setup

@@ -112,7 +112,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def run(self: "MDARunner", events: Any, *, output: Any = None, **options: Any) -> None:
         sinks, others = split_outputs(output)
-        makers = tuple(_extra.get(self, ()))  # without the lock, which an interrupt might leave locked
+        makers = tuple(_extra.get(self, ()))  # without the lock: an interrupt might leave it locked
         if not sinks and not makers:
             original(self, events, output=output, **options)
             return
@@ -133,7 +133,7 @@ def _wrapped_run(original: Callable[..., None]) -> Callable[..., None]:
                     raise
                 finally:
                     _release(self, mine)
-            finally:  # an interrupt may have ended the first call before it released the runner
+            finally:  # the first call may have been interrupted before it released the runner
                 _release(self, mine)
         except BaseException as error:
             raised = error
@@ -176,10 +176,10 @@ def _occupy(runner: "MDARunner", run: object) -> None:
     """Reject a run while a run with a sink is in progress, because the runner would mix up their events.
 
     An interrupt can arrive at any moment. The check and the reservation are therefore a single call in C, and
-    the caller releases the runner in any case.
+    the caller always releases the runner.
     """
     if vars(runner).setdefault(_RUN, run) is not run:
-        raise AcquisitionError("the core is busy with another run; wait until it ends, or cancel it")
+        raise AcquisitionError("the core is busy with another run; cancel that run, or wait until it ends")
 
 
 def _is_occupied_by(runner: "MDARunner", run: object) -> bool:
@@ -231,7 +231,7 @@ class _DataSink:
             sink.skip(frames=frames)
 
     def close(self) -> None:
-        # Recorded runs are ended by the wrapped `run`, after the devices have been torn down.
+        # Recorded runs are ended by the wrapped `run`, after the engine's teardown.
         if self._other is not None:
             self._other.close()
 

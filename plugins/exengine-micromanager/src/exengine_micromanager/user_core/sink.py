@@ -31,9 +31,9 @@ class ExEngineSink(RunSink):
 
     The sink is called on the engine's thread. Frames wait in a bounded queue for the storage. While the queue
     is full, the engine requests no further image, so a slow disk slows the camera. No frame is dropped
-    silently: ``core.mda.run`` raises the first error, including errors that occur with the last frame or
-    while the dataset is being finished. To make this possible, importing this class wraps two functions of
-    pymmcore-plus; see the module ``exengine_micromanager.user_core.runner``.
+    silently: ``core.mda.run`` raises the first error, including errors in storing the last frame and in
+    finishing the dataset. To make this possible, importing this class wraps two functions of pymmcore-plus;
+    see the module ``exengine_micromanager.user_core.runner``.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class ExEngineSink(RunSink):
         return self._recorder.storage
 
     def close(self) -> None:
-        """Close the storage after the run. Idempotent."""
+        """Close the storage after the run. Further calls have no effect."""
         if self._run is None or self._outcome.done():
             self._recorder.close()
 

@@ -44,7 +44,7 @@ CAPABILITIES = StorageCapabilities(
 
 INDEX_NAME = "NDTiff.index"
 BACKUP_NAME = INDEX_NAME + ".before-recovery"
-"""The old index, which a recovery keeps if it removes entries. Only this index lists the removed frames.
+"""The index as it was before a recovery removed entries. Only this file lists the removed frames.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
 """A file with one JSON object per line. It keeps damaged metadata that a recovery replaced with notes."""
@@ -69,8 +69,8 @@ FULL_RESOLUTION = "Full resolution"
 MAGIC, MAJOR_VERSION, MINOR_VERSION = 483729, 3, 3
 SUMMARY_MAGIC = 2355492
 FIRST_IFD_AT = 4  # the position in the header at which the offset of the first IFD is stored
-MAX_LENGTH = 2**31  # exclusive, because readers store heights and widths as signed numbers
-METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5
+MAX_LENGTH = 2**31  # heights and widths must be smaller, because readers store them as signed numbers
+METADATA_PADDING = 5  # TIFF stores up to 4 bytes in the tag itself, so short metadata is padded to 5 bytes
 
 # Pixel types in the index. Types 3 to 6 are uint16 with fewer than 16 significant bits.
 GRAY8, GRAY16, RGB8 = 0, 1, 2
@@ -236,9 +236,9 @@ class FrameLayout:
         return pixels_crc, metadata_crc
 
     def _is_contradicted_by(self, sizes: tuple[int, ...]) -> bool:
-        """Return whether several numbers in an IFD differ from this layout.
+        """Return whether two or more numbers in an IFD differ from this layout.
 
-        A single number may differ because it is damaged.
+        If only one number differs, the reason may be damage.
         """
         differ = [found != expected for found, expected in zip(sizes, self._sizes, strict=True)]
         if self._rgb:

@@ -191,7 +191,7 @@ def combined_checksum(first: int, second: int, size: int) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _shift(size: int) -> tuple[int, ...]:
-    """For each bit of a checksum, return its effect on the checksum of the data with ``size`` more bytes."""
+    """For each bit of a checksum, return its effect on the checksum after ``size`` more bytes."""
     if size == 1:
         without = crc32c.crc32c(b"\0")
         return tuple(crc32c.crc32c(b"\0", 1 << bit) ^ without for bit in range(32))

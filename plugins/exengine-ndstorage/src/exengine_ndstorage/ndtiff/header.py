@@ -27,7 +27,7 @@ def encode_header(summary: dict[str, Any], max_file_bytes: int) -> bytes:
     Parameters
     ----------
     summary : dict
-        The summary metadata, as JSON that was already checked.
+        The summary metadata as JSON. The caller has checked it.
     max_file_bytes : int
         The size of a full file.
 

@@ -136,13 +136,13 @@ class Template:
         return template
 
     def matches(self, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """Return whether each row of a table of strings matches this template, apart from its digits."""
+        """For each row of a table of strings, return whether it differs from this template only in digits."""
         good = (table[:, self._fixed] == self._bytes).all(axis=1)
         return good & ((table[:, self._digits] - 48) <= 9).all(axis=1)  # type: ignore[no-any-return]
 
 
 def parse_checked_axes(text: bytes, checked: Container[str]) -> dict[str, int | str] | None:
-    """Parse coordinates with axes that were checked earlier. Return None for any other string."""
+    """Return coordinates from JSON, or None if the JSON is not valid or an axis is not in ``checked``."""
     try:
         axes = orjson.loads(text)
     except ValueError:

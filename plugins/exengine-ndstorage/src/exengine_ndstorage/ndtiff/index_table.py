@@ -201,7 +201,7 @@ class FrameTable:
             values = np.zeros(len(table), np.int64)
             for place in range(begin, end):
                 values = values * 10 + (table[:, place] - 48)
-            if sign < 0 or end - begin > 8:  # a larger number is not always its own code
+            if sign < 0 or end - begin > 8:  # the code of a larger or negative number must be looked up
                 codes = np.array([self._code(column, sign * value) for value in values.tolist()], np.int32)
             else:
                 codes = (values * 2 + 1).astype(np.int32)
@@ -397,13 +397,13 @@ class FrameTable:
             return "the dataset has no frames yet"
         unknown = [repr(axis) for axis in axes if axis not in self._axes]
         if unknown:
-            return f"no frame has the axis {', '.join(unknown)}; the axes are {', '.join(self.axes)}"
+            return f"no frame has the axis {' or '.join(unknown)}; existing axes: {', '.join(self.axes)}"
         if self._count <= _TAIL:
             for axis, values in self.positions().items():
                 if axis in axes and axes[axis] not in values:
                     return f"positions on axis {axis!r}: {summarize_positions(values)}"
         if absent := [axis for axis in self.axes if axis not in axes]:
-            return f"the axes are {', '.join(self.axes)}; the coordinates lack {', '.join(absent)}"
+            return f"existing axes: {', '.join(self.axes)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"
 
     @property

@@ -44,7 +44,9 @@ class PyramidReader(NDTiffReader):
                 refuse_link(os.path.join(path, name))
                 factor = int(match[1])
                 if factor & (factor - 1) or factor < 2:
-                    raise DatasetDamagedError(f"{path}: the factor of {name} is not a power of 2")
+                    raise DatasetDamagedError(
+                        f"{path}: the downsampling factor in the name {name} must be 2 or a higher power of 2"
+                    )
                 self._levels[factor.bit_length() - 1] = NDTiffReader(os.path.join(path, name))
         for tiles in self._levels.values():
             if tiles.status is DatasetStatus.DAMAGED and self.status is not DatasetStatus.DAMAGED:
@@ -151,7 +153,9 @@ def _stitched(
     for axis in ("row", "column"):
         numbers = [value for value in positions[axis] if isinstance(value, int)]
         if len(numbers) != len(positions[axis]):
-            raise UnsupportedOperationError(f"tiles can be stitched only if every {axis} is a number")
+            raise UnsupportedOperationError(
+                f"tiles can be stitched only if all positions on the axis {axis} are numbers"
+            )
         values.append(range(min(numbers), max(numbers) + 1))
     shape = [len(some) for some in values]
     count = int(np.prod(shape, dtype=float))
@@ -159,8 +163,8 @@ def _stitched(
         raise UnsupportedOperationError(f"a mosaic of {' x '.join(map(str, shape))} tiles is too large")
     if missing == "raise" and count != len(tiles):
         raise CoordinatesNotFoundError(
-            f"{count - len(tiles)} of {count} tiles were not acquired; pass missing='mask', or a number to "
-            "fill them with"
+            f"tiles that were not acquired: {count - len(tiles)} of {count}; pass missing='mask', or a "
+            "number as the fill value"
         )
     example = tiles.get_data(next(iter(tiles)))
     refuse_filler(missing, example.dtype)

@@ -179,7 +179,7 @@ class NDTiffReader(DatasetReader):
         manifest = read_manifest(self._folder)
         self._growing = _GrowingTable(
             self._folder
-        )  # after the manifest: if that is final, the index is complete
+        )  # after the manifest: if it is final, the index is complete
         super().__init__(path, self._growing, status_of(manifest), manifest)
         self._written_here = manifest is not None and manifest.backend == BACKEND_NAME
         self._pool = FilePool(MAX_OPEN_FILES)
@@ -219,7 +219,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Describe a contradiction between the index, files and manifest of a finished dataset, if any."""
+        """Return how index, files and manifest of a finished dataset contradict each other; empty if not."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if INDEX_NAME not in packed_names(self._folder):
             # The writer failed while it was creating the index, and the manifest records this failure.
@@ -234,7 +234,7 @@ class NDTiffReader(DatasetReader):
             if size < end:
                 return f"{name} is {size} bytes long, but the index requires at least {end}"
         if growing.torn_bytes:
-            return f"the last {growing.torn_bytes} bytes of the index are not a complete entry"
+            return f"the index ends with an incomplete entry; its length in bytes: {growing.torn_bytes}"
         if manifest is None:
             return ""
         if manifest.frames is not None and manifest.frames != len(table):
@@ -247,7 +247,7 @@ class NDTiffReader(DatasetReader):
         """Return a message if the header of the first file has changed, otherwise an empty string."""
         written = self.manifest.facts.get("header_crc32c") if self.manifest is not None else None
         name = self._first_file()
-        if written is None or name is None:  # an earlier release wrote the dataset, or it has no file
+        if written is None or name is None:  # an earlier release wrote the dataset, or there is no TIFF file
             return ""
         try:
             found = header_checksum_of(os.path.join(self._folder, name))
@@ -306,7 +306,7 @@ class NDTiffReader(DatasetReader):
         count = len(self._growing.table)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # ask before refresh(), which then finds the last frames
+            finished = self.is_finished()  # first, so that refresh() finds the last frames
             return self._growing.refresh() or len(self._growing.table) > count or finished
 
         return wait_until(has_new_data, timeout)

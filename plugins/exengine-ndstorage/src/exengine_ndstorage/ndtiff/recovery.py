@@ -221,7 +221,7 @@ def _replacements(table: FrameTable, notes: Mapping[DataCoordinates, JsonValue])
 
 
 def _fitted(note: JsonValue, size: int, room: int) -> bytes:
-    """Return a note that fits into a frame. If possible, pad it to the length of the old metadata."""
+    """Return a note that fits into ``room`` bytes, padded to ``size`` (the old length) if possible."""
     possible = METADATA_PADDING <= size <= min(room, MAX_METADATA_BYTES)
     data = encode_json(note)
     if len(data) > (size if possible else room):

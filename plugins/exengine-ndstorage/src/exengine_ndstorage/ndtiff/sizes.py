@@ -49,7 +49,7 @@ Frames larger than this do not benefit from batching.
 """
 
 MAX_TORN_BYTES = BATCH_BYTES + MIB
-"""The maximum amount of data that an interrupted write leaves behind. Recovery removes this data.
+"""The maximum amount of data that an interrupted write can leave behind. Recovery removes this data.
 
 This is one batch, or one frame slightly larger than a batch. In a file with larger frames, the limit is the
 size of two frames.
@@ -62,7 +62,7 @@ A later sync then has little left to do.
 """
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The frame size below which the disk is idle while frames are encoded.
+"""For smaller frames, the system is asked to write early, so that the disk is not idle during encoding.
 
 Larger frames keep the disk busy.
 """
@@ -70,18 +70,19 @@ Larger frames keep the disk busy.
 LEAST_FREE_BYTES = 64 * KIB
 """The amount of memory that must be free before a frame is encoded.
 
-With less memory, orjson would end the process. Allocating this amount first raises MemoryError instead.
+With less memory, orjson would end the process. This amount is therefore allocated first, so that a lack of
+memory raises MemoryError.
 """
 
 # -- reading ---------------------------------------------------------------------------------------------
 
 CHUNK_BYTES = 2 * MIB
-"""The amount of the index that is read in one step: about 10,000 entries, which are decoded together."""
+"""The number of bytes of the index that are read and decoded in one step: about 10,000 entries."""
 
 MAX_TAGS = 1000
 """The maximum number of tags in a TIFF directory.
 
-NDTiff directories have about 15 tags. A directory that exceeds the maximum is damaged.
+NDTiff directories have about 15 tags. A directory that exceeds the maximum is considered damaged.
 """
 
 MAX_TILES = 4_000_000

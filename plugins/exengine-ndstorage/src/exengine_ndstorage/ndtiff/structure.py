@@ -141,7 +141,7 @@ def _own_directories(
         yield f"{name}: the chain of directories does not end with the last frame"
     size = file.size
     if end and size > end and BACKUP_NAME not in packed_names(folder):
-        yield f"{name}: there are {size - end} bytes after the last frame"
+        yield f"{name}: bytes after the last frame: {size - end}"
 
 
 class Directory:
@@ -184,7 +184,7 @@ class Directory:
             The offset of the next directory.
         """
         checksums = self.layout.checksums(found)
-        assert checksums is not None  # the frame was read before, so its checksums exist
+        assert checksums is not None  # the caller passes only directories with checksums
         whole = bytearray(self.layout.ifd(self.begin, self._metadata_bytes, *checksums))
         struct.pack_into("<I", whole, self.layout.next_at, following)
         return bytes(whole)
@@ -246,7 +246,7 @@ def _foreign_directories(
     if at < 0:
         yield f"{name}: the chain of directories leads outside the file"
     elif at > 0:
-        yield f"{name}: the chain of directories continues after the last frame of the index"
+        yield f"{name}: the chain of directories continues after the last frame in the index"
     for number in wanted.values():
         yield f"{name}: no directory refers to the frame at {table.coordinates(number)}"
 

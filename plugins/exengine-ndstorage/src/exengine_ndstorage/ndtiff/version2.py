@@ -89,7 +89,7 @@ def _refuse_unsafe_files(path: str) -> None:
 
 
 def _checked_index(folder: str) -> FrameTable:
-    """Return an index after checking its sizes, because the library would allocate any amount of memory."""
+    """Return the index after checking its sizes, for which the library would allocate unlimited memory."""
     file = OpenFile(os.path.join(folder, INDEX_NAME), READ)  # the index has the same format in all versions
     size = os.fstat(file.descriptor).st_size
     table = FrameTable()

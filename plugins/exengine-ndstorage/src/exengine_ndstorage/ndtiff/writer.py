@@ -117,11 +117,11 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
         self._index_file: OpenFile | None = None
         self._file: OpenFile | None = None  # the file that is being written
         self._file_names: list[str] = []
-        self._unsynced: list[int] = []  # complete files that were not synced to disk yet
+        self._unsynced: list[int] = []  # complete files that have not been synced to disk yet
         self._names_synced = False
         self._end = self._index_end = 0
-        self._started = 0  # the system was asked to start storing the file up to this offset
-        self._last_next_at = -1  # the position at which the last IFD in the file stores the next offset
+        self._started = 0  # the offset up to which the system was asked to begin writing the file to disk
+        self._last_next_at = -1  # the position at which the last IFD stores the offset of the next IFD
         self._layouts: dict[tuple[tuple[int, ...], str], FrameLayout] = {}
         self._layout_list: list[FrameLayout] = []  # the layouts by number
         self._places = bytearray()
@@ -395,8 +395,8 @@ class NDTiffStorage(WrittenFrames, PackableDatasets):
             number = self._unsynced[0]
             os.fsync(self._pool.open(number, self._path_of(self._file_names[number])).descriptor)
             del self._unsynced[0]
-        # The index is synced after the files to which it refers. A variable that refers to a file would
-        # survive in a stored traceback, so only the descriptors are kept.
+        # The index is synced after the files to which it refers. A local variable that holds a file would
+        # stay alive in a stored traceback, so only the descriptors are kept.
         for descriptor in [file.descriptor for file in (self._file, self._index_file) if file is not None]:
             os.fsync(descriptor)
         if not self._names_synced:

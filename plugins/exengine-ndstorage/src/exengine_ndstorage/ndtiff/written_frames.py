@@ -1,7 +1,7 @@
 """Reads back the frames that a writer has written, and finds them again after a crash.
 
 The index is authoritative: a torn entry at its end, and any data in a TIFF file after the last frame in the
-index, were not acknowledged. The next frame overwrites them.
+index, belong to frames that were never acknowledged. The next frame overwrites them.
 """
 
 import os
@@ -33,7 +33,7 @@ PLACE = struct.Struct("<6I")
 
 
 class WrittenFrames(ManagedStorage):
-    """The part of a storage that reads its own frames back."""
+    """The part of a storage that reads back the frames it has written."""
 
     _places: bytearray
     _layout_list: list[FrameLayout]

@@ -14,7 +14,7 @@ _MOST_TAGS = 10_000
 
 
 class Chain(NamedTuple):
-    """The number of pages in the chain, and the reason why it ends early; empty if it ends correctly."""
+    """The number of pages in the chain, and the reason if the chain ends early, otherwise an empty string."""
 
     pages: int
     fault: str
@@ -42,7 +42,7 @@ def follow(descriptor: int) -> Chain:
     seen: set[int] = set()
     while at:
         if at in seen:
-            raise ValueError(f"the chain of directories returns to an earlier page after {len(seen)} pages")
+            raise ValueError(f"the chain of directories is a loop; pages before it repeats: {len(seen)}")
         number = len(seen)
         count = read_at(descriptor, count_bytes, at) if at < size else b""
         tags = struct.unpack(count_format, count)[0] if len(count) == count_bytes else 0

@@ -109,7 +109,7 @@ def _image(element: ElementTree.Element, own_name: str, own_id: str | None, page
     t, c, z = (int(pixels.attrib[f"Size{dimension}"]) for dimension in "TCZ")
     sizes = (t, c // samples.pop() or 1, z)
     if min(sizes) < 1 or math.prod(sizes) > _MOST_PLANES:
-        raise ValueError(f"the lengths of T, C and Z must be positive and not too large, but are {sizes}")
+        raise ValueError(f"the lengths of T, C and Z must be positive and not too large, got {sizes}")
     found = OmeImage(element.get("Name") or "", sizes)
     found.channels = [(child.get("Name") or "", _color(child.get("Color"))) for child in channels[: sizes[1]]]
     for axis in "XYZ":
@@ -139,7 +139,7 @@ def _planes(
             is_own = name in (None, own_name) or (own_id is not None and uuid.text == own_id)
             file = None if is_own else name
     if file is not None and os.path.basename(file) != file:
-        raise ValueError(f"the file {file!r:.80} is in another folder")
+        raise ValueError(f"a TiffData element refers to a file in another folder: {file!r:.80}")
     length = dict(zip("TCZ", sizes, strict=True))
     fastest_first = [dimension for dimension in order if dimension in length]
     first = {dimension: int(data.get(f"First{dimension}", 0)) for dimension in fastest_first}
@@ -154,7 +154,7 @@ def _planes(
         at += first[dimension] * step
         step *= length[dimension]
     if page < 0 or not 0 <= count <= _MOST_PLANES:
-        raise ValueError(f"a TiffData element claims {count} planes, beginning at page {page}")
+        raise ValueError(f"a TiffData element has an impossible page ({page}) or number of planes ({count})")
     for number in range(min(count, step - at)):
         rest, where = at + number, {}
         for dimension in fastest_first:

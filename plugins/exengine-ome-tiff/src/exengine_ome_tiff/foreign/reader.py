@@ -171,7 +171,9 @@ class ForeignReader(DatasetReader):
             page = series.pages[at]
             return None if page is None else self._page_frame(None, page.index, {})
         if series.dataoffset is None:
-            raise UnsupportedOperationError(f"{self.path} has pages that are not single planes")
+            raise UnsupportedOperationError(
+                f"{self.path} has pages that do not contain exactly one plane each"
+            )
         dtype = np.dtype(series.dtype).newbyteorder(series.parent.byteorder)
         offset = series.dataoffset + at * int(np.prod(shape, dtype=object)) * dtype.itemsize
 
@@ -189,7 +191,7 @@ class ForeignReader(DatasetReader):
 
     @property
     def status(self) -> DatasetStatus:
-        """``damaged`` if a fault has been found so far, otherwise ``complete``."""
+        """The status: ``damaged`` if any fault has been found so far, otherwise ``complete``."""
         return DatasetStatus.DAMAGED if self._faults else super().status
 
     @property

@@ -1,4 +1,4 @@
-"""Joins parts of a dataset that several processes have written. No pixel is copied.
+"""Joins the parts of a dataset that was written by several processes, without copying any pixels.
 
 Each shard belongs to one part, and is renamed into the joined dataset. The journal and the metadata are
 written anew, in the order of the frames. If the process is killed, every step can be repeated.
@@ -38,7 +38,7 @@ Records: TypeAlias = npt.NDArray[np.void]
 
 
 def unit_of(plan: SourcePlan, planning: Planning) -> UnitOf:
-    """Return a function that returns the image and the shard of a frame.
+    """Return a function that maps a frame to its image and its shard.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def join(folder: str, parts: Sequence[str], owners: npt.NDArray[np.integer[Any]]
     for number, table in tables.items():
         if table.problem or len(table) != counts[number]:
             raise DatasetDamagedError(
-                f"{parts[number]} has {len(table)} frames instead of {counts[number]}"
+                f"{parts[number]} cannot be joined; frames expected: {counts[number]}, "
+                f"frames found: {len(table)}"
                 f"{'; ' if table.problem else ''}{table.problem}"
             )
     first = tables[int(owners[0])]
@@ -124,7 +125,7 @@ def _move_shards(
 
 
 def _move(source: str, target: str) -> bool:
-    """Rename a file unless an earlier attempt has renamed it; return whether it is at its target."""
+    """Rename a file unless an earlier attempt has renamed it; return whether ``target`` exists afterwards."""
     if os.path.exists(source):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         rename_into_place(source, target)
@@ -182,7 +183,7 @@ def _journal(records: Records) -> Iterator[bytes]:
 
 
 def _place(folder: str, name: str, pieces: Iterator[bytes]) -> None:
-    """Create or replace a file, durably."""
+    """Create or replace a file so that its content survives power loss."""
     new = files.temporary(folder)
     file = OpenFile(new, NEW)
     waiting: list[bytes] = []

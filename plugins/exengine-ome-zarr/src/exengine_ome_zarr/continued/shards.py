@@ -2,8 +2,8 @@
 
 Finishing shortens a shard that is not full, and may move its chunks closer together. This module restores the
 original form of such a shard: a file of full length, with each chunk in its slot and a complete index. A
-shard of compressed chunks stays as it is, because new chunks are appended to a part, and both are combined
-when the dataset is finished again.
+shard of compressed chunks stays as it is, because new chunks are appended to a part, and the part is combined
+with the shard when the dataset is finished again.
 
 Any step can be repeated if the process is killed. A shard may then have no index, but in this case all of its
 chunks are in their slots.

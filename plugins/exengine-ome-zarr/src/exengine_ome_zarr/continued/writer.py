@@ -135,7 +135,7 @@ def read_all_records(table: FrameTable) -> npt.NDArray[np.void]:
 
 
 def _remove_unfinished_files(folder: str, parts: set[int]) -> None:
-    """Remove files that the first writer had not yet renamed, and parts without a frame."""
+    """Remove files that the first writer had not yet renamed, and parts without frames."""
     place = os.path.join(folder, files.OPEN)
     for name in os.listdir(place):
         path = os.path.join(place, name)

@@ -1,4 +1,4 @@
-"""The metadata of Zarr arrays, versions 2 and 3, in a checked and reduced form for zarr-python.
+"""Checks the metadata of Zarr arrays, versions 2 and 3, and simplifies them for zarr-python.
 
 The specifications are at https://zarr-specs.readthedocs.io/en/latest/v3/core/ and .../v2/v2.0.html.
 """
@@ -106,7 +106,7 @@ class ArrayLayout:
 
     @property
     def most_encoded_bytes(self) -> int:
-        """An upper bound on the size of an encoded chunk. No encoder produces a larger one."""
+        """An upper bound on the size of an encoded chunk. No encoder produces a larger chunk."""
         return self.most_decoded_bytes * 9 // 8 + 65536
 
     def file_name(self, place: tuple[int, ...]) -> str:
@@ -203,9 +203,7 @@ def _version3(key: str, document: dict[str, Any]) -> ArrayLayout:
         has_crc = names == ["bytes", "crc32c"]
         plain = names == ["bytes"] or has_crc
         if not plain or _configuration(index[0]).get("endian", "little") != "little":
-            raise UnsupportedOperationError(
-                f"shards with an index in the form {index!r:.200} are not supported"
-            )
+            raise UnsupportedOperationError(f"the codecs {index!r:.200} of a shard index are not supported")
     kept = ("shape", "data_type", "fill_value")
     return ArrayLayout(
         key=key,

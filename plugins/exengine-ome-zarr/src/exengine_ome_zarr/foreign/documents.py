@@ -241,7 +241,7 @@ def read_image(files: Files, group: Group) -> Image:
     Raises
     ------
     DatasetDamagedError
-        If the metadata violate the specification, and the image cannot be read.
+        If the image cannot be read because its metadata violate the specification.
     UnsupportedOperationError
         If the image has too many axes.
     """
@@ -342,7 +342,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _in_unit(step: float | None, unit: Any, table: dict[str, float]) -> float | None:
-    """Convert a step with the factor for its unit in ``table``; return None if either is unknown."""
+    """Convert a step with the factor for its unit in ``table``; None if the step or the unit is unknown."""
     factor = table.get(unit) if isinstance(unit, str) else None
     if step is None or factor is None:
         return None

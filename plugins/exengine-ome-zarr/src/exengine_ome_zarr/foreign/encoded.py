@@ -51,7 +51,7 @@ class ChunkFiles:
         Raises
         ------
         DatasetDamagedError
-            If its file or its shard is torn, or a codec could not decode it safely.
+            If the file or shard of the chunk is torn, or if a codec could not decode the chunk safely.
         """
         layout = self._layout
         if layout.shard is None:
@@ -204,7 +204,7 @@ def _check_lz4(data: bytes, most: int) -> str:
 
 
 def _check_zstd(data: bytes, most: int) -> str:
-    """Check an upper bound on the decompressed size, from the header or from the blocks (RFC 8878)."""
+    """Check that the decompressed size, or an upper bound on it, is within the limit (RFC 8878)."""
     if data[:4] != _ZSTD_MAGIC:
         return "it does not begin with a zstd frame"
     descriptor = data[4]

@@ -208,7 +208,7 @@ class ZipFiles:
         self._prefix = self._common_folder()
 
     def _common_folder(self) -> str:
-        """Return the folder that contains all files of the archive, with a slash; usually empty."""
+        """Return the folder inside the archive that contains all files, with a final slash; usually empty."""
         if not {"zarr.json", ".zgroup", ".zattrs"}.isdisjoint(self._entries):
             return ""
         tops = {name.partition("/")[0] for name in self._entries}
@@ -230,7 +230,7 @@ class ZipFiles:
             except zlib.error as error:
                 raise DatasetDamagedError(f"{self.name(key)} cannot be decompressed: {error}") from error
         if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
-            raise DatasetDamagedError(f"{self.name(key)} differs from its checksum in the archive")
+            raise DatasetDamagedError(f"{self.name(key)} does not match its checksum in the archive")
         return data
 
     def read_range(self, key: str, offset: int, size: int) -> bytes | None:
@@ -243,7 +243,7 @@ class ZipFiles:
         return None if data is None else data[offset : offset + size]
 
     def _packed(self, entry: zipfile.ZipInfo, key: str, offset: int, size: int) -> bytes:
-        """Return bytes of a file as stored in the archive."""
+        """Return part of a file as it is stored in the archive, without decompressing it."""
         file = self._file
         if file is None:
             raise StorageClosedError(f"{self._path} is closed; open it again")

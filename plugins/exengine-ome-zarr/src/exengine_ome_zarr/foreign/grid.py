@@ -86,7 +86,7 @@ class GridIndex:
         return self._starts[number] + at
 
     def locate(self, number: int) -> tuple[int, tuple[int, ...]]:
-        """Return the number of the image that contains a frame, and the frame's position in its grid."""
+        """Return the number of the image that contains a frame, and the frame's indices in that image."""
         low, high = 0, len(self.grids) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -133,15 +133,14 @@ class GridIndex:
         positions = self.positions()
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
-            return (
-                f"no frame has the axis {', '.join(map(repr, unknown))}; the axes are {', '.join(positions)}"
-            )
+            names = " or ".join(map(repr, unknown))
+            return f"no frame has the axis {names}; existing axes: {', '.join(positions)}"
         for axis, value in axes.items():
             if value not in positions[axis]:
-                return f"{axis} is one of {summarize_positions(positions[axis])}"
+                return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(positions)}; missing: {', '.join(absent)}"
+            return f"existing axes: {', '.join(positions)}; not given: {', '.join(absent)}"
         return "no frame has this combination of positions"
 
 

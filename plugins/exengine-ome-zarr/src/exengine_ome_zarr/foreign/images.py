@@ -216,7 +216,7 @@ class ForeignDataset:
         return [(image.key, image) for image in images]
 
     def _number_levels(self) -> dict[int, int]:
-        """Return a mapping from level number to the index in the list of levels.
+        """Return a mapping from the number of a level to its place in each image's list of levels.
 
         Level n is smaller than level 0 by a factor of about ``2**n``. Levels that some images lack are
         omitted.
@@ -235,7 +235,7 @@ class ForeignDataset:
         return numbers
 
     def array(self, image: int, place: int) -> LevelArray:
-        """Return the array of an image at one resolution level: ``place`` in the list of its levels.
+        """Return an image's array for the resolution level at ``place`` in the image's list of levels.
 
         Raises
         ------
@@ -260,7 +260,7 @@ class ForeignDataset:
             If it claims to have too many frames.
         """
         if level not in self.level_numbers:
-            raise CoordinatesNotFoundError(f"the levels are {tuple(self.level_numbers)}, got {level}")
+            raise CoordinatesNotFoundError(f"level must be one of {tuple(self.level_numbers)}, got {level}")
         grids = []
         count = 0
         for number, (position, image) in enumerate(self.images):

@@ -77,7 +77,7 @@ class ForeignReader(DatasetReader):
 
     @property
     def status(self) -> DatasetStatus:
-        """``damaged`` if a fault has been found so far, otherwise ``complete``."""
+        """The status: ``damaged`` if any fault has been found so far, otherwise ``complete``."""
         return DatasetStatus.DAMAGED if self._dataset.faults else super().status
 
     @property
@@ -210,7 +210,7 @@ class ForeignReader(DatasetReader):
         if number == 0:
             return self
         if self._level:
-            raise CoordinatesNotFoundError(f"the levels are {self.resolution_levels}, got {number}")
+            raise CoordinatesNotFoundError(f"level must be one of {self.resolution_levels}, got {number}")
         self._refuse_if_closed()
         return type(self)(self.path, number, self._dataset)
 

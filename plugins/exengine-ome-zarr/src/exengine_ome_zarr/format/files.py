@@ -1,4 +1,4 @@
-"""The files of a dataset, apart from its pixels: their names, the documents, and the files that only grow."""
+"""The files of a dataset that contain no pixels: file names, documents, and files that only grow."""
 
 import contextlib
 import itertools
@@ -49,7 +49,7 @@ _numbers = itertools.count()
 PACKED_SUFFIX = ".ozx"
 """The suffix of an OME-Zarr dataset that is packed into one file (RFC-9)."""
 PACKED_COMMENT = b'{"ome": {"version": "0.5", "zipFile": {"centralDirectory": {"jsonFirst": true}}}}'
-"""The comment of a packed dataset. As RFC-9 recommends, it states that the documents come first."""
+"""The archive comment of a packed dataset. As RFC-9 recommends, it states that the documents come first."""
 
 
 def temporary(folder: str) -> str:
@@ -113,7 +113,7 @@ def folders_in(path: str) -> Iterator[str]:
 
 
 class AppendFile:
-    """A file to which lines are appended. If a write fails, the next one overwrites it.
+    """A file to which lines are appended. If a write fails, the next write overwrites the incomplete lines.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def encode_line(value: object) -> bytes:
 
 
 def decode_lines(text: bytes) -> tuple[list[object], int]:
-    """Return the values in the valid first lines of the layout file, and the size of these lines."""
+    """Return the values of the valid lines at the start of the layout file, and the size of these lines."""
     values: list[object] = []
     at = 0
     while (end := text.find(b"\n", at)) >= 0:

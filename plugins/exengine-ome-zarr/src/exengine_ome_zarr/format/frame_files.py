@@ -188,7 +188,7 @@ def read_index(file: OpenFile, layout: Layout) -> npt.NDArray[np.uint64] | None:
 
 
 def _fill(file: OpenFile, stored: Any, offset: int) -> bool:
-    """Read into an array; return whether the file is long enough."""
+    """Fill an array from a file; return whether the file is long enough."""
     view = memoryview(stored.reshape(-1).view(np.uint8))
     done = read_into(file.descriptor, view, offset)
     while done < len(view):

@@ -90,7 +90,7 @@ class FrameReading(ABC):
             raise DatasetDamagedError(
                 f"the journal is damaged: it lists {length} bytes at offset {offset} for {name}"
             )
-        # When a part becomes the shard, its frames keep their offsets. Copying a shard changes them.
+        # When a part becomes the shard, its frames keep their offsets. Copying a shard changes the offsets.
         for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
             text = self.read_bytes(path, offset, length)
             if text is not None and len(text) == length and crc32c.crc32c(text) == checksum:
@@ -154,7 +154,7 @@ class FrameReading(ABC):
         return self.codec.restore(stored)
 
     def _what_changed(self, shard: str) -> str:
-        """Return a clause stating whether another program rewrote the shard, or some of its bytes changed."""
+        """Return a clause stating that another program rewrote the shard, or that bytes in it changed."""
         layout = self.layout
         index = decode_index(self.read_end(shard, layout.index_bytes) or b"")
         expected = decode_index(layout.complete_index)

@@ -102,7 +102,7 @@ def decode_record(text: bytes, number: int) -> Record | None:
 
 
 def _tables() -> npt.NDArray[np.uint32]:
-    """For each 16-bit word in a record and each of its values, return the contribution to the checksum."""
+    """For each 16-bit word in a record and each of its possible values, return the effect on the checksum."""
     size = RECORD_BYTES - 4
     none = crc32c.crc32c(bytes(size))
     by_byte = np.zeros((size, 256), np.uint32)
@@ -226,7 +226,7 @@ class JournalWriter:
                 raise
             self._map, self._limit = None, 2**62  # the file system cannot reserve space
             return
-        # The mapping begins at the current end, not at the old limit, because the next batch may begin there.
+        # The next batch may begin at the current end, so the mapping begins there and not at the old limit.
         begin = self.end // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         mapped = mmap.mmap(self.file.descriptor, limit - begin, offset=begin)
         self._map, self._begin, self._limit = mapped, begin, limit

@@ -33,7 +33,7 @@ class Labels:
         self._indices: dict[Key, int] = {}
         self._labels: dict[int, Key] = {}
         self.extent = 0
-        """The number of indices that are in use, which is the length of the dimension."""
+        """The length of the dimension, which is greater than every index in use."""
 
     def find(self, key: Key) -> int | None:
         """Return the index of a position, even if no frame has the position; None if no index is known."""
@@ -48,7 +48,7 @@ class Labels:
     def assign(self, key: Key) -> tuple[int, bool]:
         """Return the index of a position, and whether the position needs a new label.
 
-        A new label must be stored, and then added with :meth:`add`. If it cannot be stored, nothing changes.
+        The caller stores a new label, and then adds it with :meth:`add`. Until then, the index stays free.
         """
         index = self._indices.get(key) if self._indices else None
         if index is None:

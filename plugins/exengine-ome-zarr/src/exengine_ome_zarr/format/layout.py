@@ -85,7 +85,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """Return the layout that :meth:`to_json` described.
+        """Return the layout from the JSON object that :meth:`to_json` returned.
 
         Raises
         ------

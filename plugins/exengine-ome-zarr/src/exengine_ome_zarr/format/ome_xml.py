@@ -14,7 +14,7 @@ from exengine_ome_zarr.format.documents import Facts, StagePosition
 from exengine_ome_zarr.format.layout import Indices, Layout
 
 NAME = "OME/METADATA.ome.xml"
-"""The path of the file in a dataset."""
+"""The path of the OME-XML file in a dataset."""
 _NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _TYPES = {"float32": "float", "float64": "double"}
 _NO_TYPE = ("uint64", "int64")

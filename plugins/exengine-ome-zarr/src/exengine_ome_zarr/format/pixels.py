@@ -83,7 +83,7 @@ class PixelCodec:
         Returns
         -------
         numpy.ndarray
-            A contiguous array, which may be the given one.
+            A contiguous array; it may be ``data`` itself.
         """
         if self._is_plain:
             return np.ascontiguousarray(data, self._dtype)
@@ -96,7 +96,7 @@ class PixelCodec:
         return np.ascontiguousarray(tiles.transpose(0, 2, 4, 1, 3))
 
     def empty(self) -> npt.NDArray[Any]:
-        """Return an array of any values for the uncompressed bytes of a frame."""
+        """Return an uninitialized array for the uncompressed bytes of a frame."""
         layout = self._layout
         if self._is_plain:
             return np.empty((layout.height, layout.width), self._dtype)
@@ -104,7 +104,7 @@ class PixelCodec:
 
     def restore(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a frame from its uncompressed bytes. The frame may share memory with these bytes."""
-        if stored.ndim == 2:  # an array from ``empty`` has the layout of the frame
+        if stored.ndim == 2:  # an array from ``empty`` already has the shape of a frame
             return stored
         layout = self._layout
         pixels = stored.view(self._dtype)

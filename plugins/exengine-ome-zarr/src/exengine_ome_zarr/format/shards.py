@@ -144,7 +144,7 @@ class PartFiles:
         self._parts: dict[str, Part] = {}
         self._count = 0
         self.published: dict[int, str] = {}
-        """The shard that each published part has become."""
+        """For each published part, the path of the shard that it has become."""
         self.unsynced: dict[str, None] = {}
         """The shards that were published since the last sync."""
 

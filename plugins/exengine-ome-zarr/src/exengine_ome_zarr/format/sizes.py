@@ -16,7 +16,7 @@ zarr-python spends about a millisecond per chunk, so it reads an array five time
 """
 
 COMPRESSED_CHUNK_BYTES = 2 * MIB
-"""The maximum uncompressed size of a chunk with compression, unless an option sets the chunk size.
+"""With compression, the maximum size of a chunk before it is compressed, unless an option sets the size.
 
 A frame of at least 256 KiB has two or more chunks, so that two threads can compress it.
 """
@@ -66,8 +66,8 @@ MAX_OFFSET = 2**62
 LEAST_FREE_BYTES = 64 * KIB
 """The amount of memory that must be free before a frame is encoded.
 
-With less memory, orjson would abort the process. This amount is therefore allocated first, which raises
-MemoryError if it is not free.
+With less memory, orjson would abort the process. This amount is therefore allocated first, so that a lack of
+memory raises MemoryError.
 """
 
 # -- writing ---------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ EARLY_BYTES = 4 * MIB
 """The amount of new data after which the system is asked to begin writing to the disk."""
 
 SMALL_FRAME_BYTES = 256 * KIB
-"""The frame size below which the disk is asked to write early, so that it is not idle during encoding."""
+"""For smaller frames, the system is asked to write early, so that the disk is not idle during encoding."""
 
 SHARED_WRITE_BYTES = MIB
 """The minimum frame size for which the helper thread computes the checksum during the write."""
@@ -106,7 +106,7 @@ writing its frames again.
 """
 
 COPY_BYTES = 4 * MIB
-"""The amount of data that is copied in one step. A shard is not copied if its holes total less than this."""
+"""The amount of data that is copied in one step. A shard with less than this in holes is not copied."""
 
 # -- reading ---------------------------------------------------------------------------------------------
 

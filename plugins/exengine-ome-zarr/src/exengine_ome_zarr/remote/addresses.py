@@ -1,7 +1,7 @@
 """URLs of datasets, the stores to which they refer, and the messages for failed requests.
 
 Credentials come from the environment only. A URL that contains credentials is refused, because a dataset
-records its own URL. No message contains a request's text, because some stores sign requests in the URL.
+records its own URL. No message contains the text of a request, because the URL in it may contain a signature.
 """
 
 import os
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CODE = re.compile(r"<Code>(\w{1,80})</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_ACCESS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
-_INSTANCE_METADATA = "169.254."  # the host from which a cloud provider's virtual machine gets its credentials
+_INSTANCE_METADATA = "169.254."  # the host that provides credentials to virtual machines in a cloud
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -82,7 +82,7 @@ def connect(url: str, *, patient: bool) -> "ObjectStore":
     ----------
     url : str
     patient : bool
-        Whether requests may take a long time, as uploads do. Other requests end within 10 seconds.
+        Whether requests may take a long time, as uploads do. If not, each request ends within 10 seconds.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def explain(error: BaseException, url: str, what: str) -> ExEngineError:
         return ConfigError(f"{url} does not refer to an object store; write it as s3://bucket/name.ome.zarr")
     if "BadScheme" in text:
         return AccessRefusedError(
-            f"{failed}: {host} is addressed without encryption; set AWS_ALLOW_HTTP=true to allow this"
+            f"{failed}: the connection to {host} is not encrypted; set AWS_ALLOW_HTTP=true to allow this"
         )
     if _INSTANCE_METADATA in text:
         return AccessRefusedError(

@@ -1,4 +1,4 @@
-"""The objects of one dataset in a store: verified uploads, conditional writes, range requests, listing."""
+"""The objects of a dataset in a store: verified uploads, conditional writes, range requests, and listing."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ PARTS_AT_ONCE = 3
 
 
 Tag = dict[str, str]
-"""The identity of one version of an object: its ETag, its version, or both."""
+"""Identifies one version of an object by its ETag, its version ID, or both."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Bucket:
                 f"{self.url}/{name} has {found[0] if found else 0} bytes, but {content.size} were uploaded"
             )
         if tag is None or found[1] != tag or tag.strip('"') != _expected_tag(digests):
-            # In most stores, the ETag is an MD5 sum. Otherwise, the object is read back.
+            # In most stores, the ETag is an MD5 sum. If it is not, the object is read back.
             self._compare(name, content)
 
     def _send(self, name: str, content: Content, digests: list[bytes]) -> str | None:
@@ -252,7 +252,7 @@ def _expected_tag(digests: Sequence[bytes]) -> str:
 
 
 def _in_parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the content of the pieces, divided into the equal parts in which it is uploaded."""
+    """Yield the content of the pieces as parts to upload, which have one size except for the last."""
     waiting = bytearray()
     for piece in pieces:
         if not waiting and len(piece) == PART_BYTES:

@@ -34,7 +34,7 @@ class Writer:
     started : str
         The time at which the writer created the dataset.
     token : str
-        The token with which the folder's name in the spool ends.
+        The token at the end of the folder's name in the spool.
     spool : str or None
         The spool, if an option specified it.
     """
@@ -257,7 +257,7 @@ def list_own_objects(bucket: Bucket, manifest: Manifest) -> list[str]:
     """
     url = bucket.url
     if manifest.backend != BACKEND_NAME:
-        raise _kept(url, f"the backend {manifest.backend!r:.80} wrote it")
+        raise _kept(url, f"it was written by the backend {manifest.backend!r:.80}")
     refuse_writer(url, manifest)
     try:
         patterns = [FilePatterns(DATASET_FILES)]

@@ -31,7 +31,7 @@ class _Shard:
     def __init__(self, chunks: int) -> None:
         self.frames = 0
         self.size = 0
-        self.changed = True  # whether it has changed since its last upload
+        self.changed = True  # whether the shard has changed since its last upload
         self.parts: set[int] = set()
         self.written: npt.NDArray[np.bool_] = np.zeros(chunks, bool)
 
@@ -58,7 +58,7 @@ class SpooledObjects:
         self._gone: list[str] = []  # removed shards that have not been reported yet
         self._full: dict[str, Upload] = {}  # full shards that are being uploaded
         self._documents: dict[str, int] = {}  # the checksums of the documents in the bucket
-        self._ends: dict[str, int] = {}  # the lengths of the logs in the bucket
+        self._ends: dict[str, int] = {}  # for each file that only grows, its length in the bucket
         self._open_parts: set[str] = set()  # the unpublished parts that are in the bucket
         self.removed: dict[str, int] = {}
         """The shards that exist only in the bucket, each with its number of frames."""
@@ -100,7 +100,7 @@ class SpooledObjects:
         size : int
             The number of bytes that were written.
         part : int
-            The part that contains the frame; 0 if it is in the shard itself.
+            The number of the part that contains the frame; 0 if the frame is in the shard itself.
         """
         self._layout = layout
         shard = self._shards.get(name)
@@ -116,7 +116,7 @@ class SpooledObjects:
         self.used_bytes += size
 
     def upload_if_full(self, name: str, full: int, parts: PartFiles | None) -> None:
-        """Begin to upload a shard if it contains ``full`` frames, which is the maximum."""
+        """Begin to upload a shard if it is complete, which means that it contains ``full`` frames."""
         shard = self._shards[name]
         if shard.frames >= full and name not in self._full and _is_published(name, shard, parts):
             self._full[name] = self._submit(name, shard)
@@ -144,7 +144,7 @@ class SpooledObjects:
                 continue
             del self._full[name]
             shard = self._shards[name]
-            if shard.changed:  # a late frame was added
+            if shard.changed:  # a late frame was added to the shard
                 continue
             del self._shards[name]
             self.removed[name] = shard.frames  # readers must switch to the bucket before the file is removed
@@ -266,7 +266,7 @@ class SpooledObjects:
             self._uploader.submit(name, lambda: content)
 
     def end(self) -> None:
-        """Stop the uploads. Idempotent."""
+        """Stop the uploads. Further calls have no effect."""
         self._uploader.end()
 
 

@@ -105,8 +105,8 @@ class RemoteReader(OmeZarrReader):
             return
         if not self._table.problem:
             reason = (
-                f"its writer, {writer}, has not finished it; the frames up to the last durable flush can be "
-                "read"
+                f"its writer, {writer}, has not finished the dataset; the frames up to the last durable "
+                "flush can be read"
                 if writer.is_active
                 else f"its writer, {writer}, has died"
             )

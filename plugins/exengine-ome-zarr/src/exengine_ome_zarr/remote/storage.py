@@ -103,7 +103,7 @@ class RemoteStorage(ManagedStorage):
         self._conclude()
 
     def _conclude(self) -> None:
-        """Replace the manifest in the bucket with the final one, if everything else is uploaded."""
+        """Replace the manifest in the bucket with the final one, if everything else has been uploaded."""
         if self._claim is None or self._is_concluded:
             return
         if not (self.is_finished() and self._objects.is_complete):

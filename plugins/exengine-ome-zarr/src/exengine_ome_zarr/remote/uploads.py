@@ -16,7 +16,7 @@ from exengine_ome_zarr.remote.addresses import AccessRefusedError
 from exengine_ome_zarr.remote.bucket import Bucket, Content
 
 PATIENCE_S = 60.0
-"""The maximum time for which a caller waits while the store does not accept uploads."""
+"""The maximum time for which a caller waits while uploads fail for any reason other than a refusal."""
 REFUSED_S = 3.0
 """The maximum time for which a caller waits while the store refuses uploads.
 
@@ -70,7 +70,7 @@ class Uploader:
         ----------
         name : str
         content : callable
-            Returns the content. It is called on the thread, and again if the upload is repeated.
+            Returns the content. It is called on the upload thread, and again if the upload is repeated.
         """
         upload = Upload(name, content)
         with self._changed:
@@ -105,7 +105,7 @@ class Uploader:
             raise error
 
     def wait(self, is_over: Callable[[], bool]) -> None:
-        """Wait until an upload makes a condition true.
+        """Wait until ``is_over`` returns true, which depends on the progress of the uploads.
 
         Raises
         ------
@@ -154,7 +154,7 @@ class Uploader:
                 self._changed.notify_all()
 
     def end(self) -> None:
-        """Stop the thread after its current upload. Idempotent."""
+        """Stop the thread after its current upload. Further calls have no effect."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
