@@ -360,7 +360,7 @@ class Recorder:
         """
         if isinstance(cause, HandlerError) and cause.__cause__ is not None:
             cause = cause.__cause__
-        kept = f"{self.ledger.stored} frames were stored"
+        kept = "1 frame was stored" if self.ledger.stored == 1 else f"{self.ledger.stored} frames were stored"
         where = f" in {self.path}" if self.path else ""
         notes = "".join(f"\n{note}" for note in getattr(cause, "__notes__", ()))
         error = AcquisitionError(

@@ -72,7 +72,7 @@ def test_an_error_of_the_storage_is_kept_and_becomes_the_cause_of_the_failure(re
     error = recorder.failure(recorder.error)
     assert isinstance(error, AcquisitionError) and error.__cause__ is recorder.error
     assert error.ledger is recorder.ledger
-    assert f"1 frames were stored in {recorder.path}, status failed" in str(error)
+    assert f"1 frame was stored in {recorder.path}, status failed" in str(error)
     wrapped = HandlerError("frames were not stored")
     wrapped.__cause__ = recorder.error
     assert recorder.failure(wrapped).__cause__ is recorder.error

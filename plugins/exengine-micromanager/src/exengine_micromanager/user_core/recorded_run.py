@@ -248,7 +248,8 @@ class RecordedRun:
         if own is not None:
             return recorder.failure(own)
         if error is not None:
-            kept = f"{recorder.ledger.stored} frames were stored"
+            stored = recorder.ledger.stored
+            kept = "1 frame was stored" if stored == 1 else f"{stored} frames were stored"
             where = f" in {recorder.path}" if recorder.path else ""
             error.add_note(f"{kept}{where}, status {recorder.status}{self._last_event()}")
         return error
