@@ -185,7 +185,7 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
         record
         for record in registry.records().values()
         if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
-        and (record.group or kind is BACKENDS)  # show a plugin without a group only once
+        and (record.group or kind is BACKENDS)  # list a plugin without a group only among the backends
     ]
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from exengine.kernel.errors import UnsupportedDataError
 
 LARGEST_BYTES = 256 * 2**20
-"""The frame size above which the page receives only every n-th pixel."""
+"""The frame size in bytes above which the page receives only every n-th pixel."""
 THUMBNAIL = 96
 """The largest side of a thumbnail, in pixels."""
 _SENT = {"b1": "u1", "f2": "f4", "f16": "f8", "f12": "f8", "c8": "f4", "c16": "f8", "c32": "f8", "c24": "f8"}

@@ -126,11 +126,11 @@ class HonestCapabilities:
             wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
             if all(faults) or wrong:
                 raise PromiseBrokenError(
-                    "P8", f"frames with {ndim} dimensions are declared, but one was {(wrong or faults)[0]}"
+                    "P8", f"{ndim}-dimensional frames are declared, but one was {(wrong or faults)[0]}"
                 )
         for ndim in DIMENSIONS:
             if declared is not None and ndim not in declared:
-                _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"{ndim} dimensions")
+                _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"ndim={ndim}")
 
     @promise("P8", code="EX302")
     def test_frames_of_other_shapes_are_taken_unless_all_must_be_alike(self, subject: Subject) -> None:
@@ -273,7 +273,7 @@ def _are_those_of_the_instance(subject: Subject) -> None:
         differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
         raise PromiseBrokenError(
             "N2",
-            "these capabilities of the storage differ from the result of capabilities_for: "
+            "capabilities of the storage that differ from the result of capabilities_for: "
             f"{', '.join(differ)}",
         )
     if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):

@@ -71,7 +71,7 @@ class EndPromises:
                         if status_of(opened) not in (None, DatasetStatus.COMPLETE):
                             raise PromiseBrokenError(
                                 "N1",
-                                f"after the calls {ends!r} (f: finish, c: close), "
+                                f"after the sequence of calls {ends!r} (f: finish, c: close), "
                                 f"the dataset is {status_of(opened)}",
                             )
 
@@ -221,12 +221,12 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
     except StorageStateError as error:
         if not closed:  # after close() without finish(), finish() may be refused
             raise PromiseBrokenError(
-                "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}"
+                "N1", f"the sequence of calls {what!r} (f: finish, c: close) raised {error!r:.200}"
             ) from error
     except Exception as error:
         kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"
         raise PromiseBrokenError(
-            "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
+            "N1", f"the sequence of calls {what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
         ) from error
 
 

@@ -68,13 +68,13 @@ class ErrorPromises:
             )
         lost = sorted(set(range(case["stored"])) - set(seen["present"]))
         if seen["faults"] or lost:
-            fault = seen["faults"][0] if seen["faults"] else f"the frames {lost[:5]} are lost"
+            fault = seen["faults"][0] if seen["faults"] else f"lost frames: {lost[:5]}"
             told = (
                 case["errors"][0].partition(":")[0] + " was raised"
                 if case["errors"]
                 else "nothing was raised"
             )
-            count = f"{case['stored']} frames had been acknowledged"
+            count = f"acknowledged frames: {case['stored']}"
             raise PromiseBrokenError("C4", f"{what} ({told}): {count}; {fault}")
         if case["phase"] != "finish" or case["kind"] == "short" or not case["returned"]:
             return
@@ -102,4 +102,4 @@ class ErrorPromises:
                         "C5", f"{what} ended with status {line['status']} instead of {line['wanted']}"
                     )
                 if line["changed"]:
-                    raise PromiseBrokenError("C5", f"{what} changed the files of its parent")
+                    raise PromiseBrokenError("C5", f"{what} changed the files of its parent process")

@@ -186,7 +186,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             if not isinstance(refusal_of(lambda: self.storage.get_metadata(axes)), CoordinatesNotFoundError):
                 raise PromiseBrokenError(
                     "R1",
-                    f"get_metadata({axes}) did not raise CoordinatesNotFoundError; no frame was put there",
+                    f"no frame was put at {axes}, but get_metadata did not raise CoordinatesNotFoundError",
                 )
         elif self.subject.can.metadata:
             check_metadata(self.storage, axes, self.model.frames[frozenset(axes.items())].metadata)
@@ -234,7 +234,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             call()
         except Exception as error:
             raise PromiseBrokenError(
-                "N1", f"{what}() on a storage that is {self.state} raised {error!r:.200}"
+                "N1", f"in the state {self.state!r}, {what}() raised {error!r:.200}"
             ) from error
 
     @_ended
@@ -244,7 +244,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         axes, frame, metadata = self._frame(number, {})
         error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
         if not isinstance(error, StorageStateError | NotImplementedError):
-            raise PromiseBrokenError("P5", f"put into a storage that is {self.state} {ending_of(error)}")
+            raise PromiseBrokenError("P5", f"in the state {self.state!r}, put {ending_of(error)}")
 
     @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
     @stateful.rule()
@@ -288,7 +288,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             and len(self.storage) != len(self.model.frames)
         ):
             raise PromiseBrokenError(
-                "P2", f"len(storage) is {len(self.storage)}, but {len(self.model.frames)} frames were stored"
+                "P2", f"len(storage) is {len(self.storage)}; stored frames: {len(self.model.frames)}"
             )
 
     @stateful.invariant()

@@ -83,7 +83,7 @@ def _needs_place(subject: Subject) -> None:
 
 
 def _needs_declared_files(subject: Subject) -> None:
-    """If the backend declares no files, check that overwriting deletes nothing, then end the test."""
+    """If the backend has no ``dataset_files``, check that overwriting deletes nothing, then end the test."""
     _needs_place(subject)
     declared = subject.cls.dataset_files
     if declared:

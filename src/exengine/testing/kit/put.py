@@ -58,7 +58,7 @@ class PutPromises:
             for spelling in _spellings(put.axes):
                 if spelling not in storage:
                     raise PromiseBrokenError(
-                        "P1", f"a frame was put at {put.axes}, but cannot be found as {spelling!r}"
+                        "P1", f"the frame put at {put.axes} cannot be found as {spelling!r}"
                     )
                 if not np.array_equal(storage.get_data(spelling), put.frame):
                     raise PromiseBrokenError("P1", f"get_data({spelling!r}) returned a different frame")

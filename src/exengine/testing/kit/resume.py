@@ -94,7 +94,9 @@ def _resume(subject: Subject, path: Path, end: str) -> DataStorage:
         )
     status = status_of(subject.open(path)) if subject.can.reopen else None
     if status not in (None, DatasetStatus.INCOMPLETE):
-        raise PromiseBrokenError("N5", f"a dataset that is being continued is {status} (first writer: {end})")
+        raise PromiseBrokenError(
+            "N5", f"the status is {status} while a dataset is continued (first writer: {end})"
+        )
     return found[0]
 
 
@@ -120,5 +122,7 @@ def _is_final(subject: Subject, path: Path) -> None:
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, StorageStateError) or tree_of(path.parent) != before:
         raise PromiseBrokenError(
-            "N5", f"resume of a complete dataset {ending_of(error, 150)}, or changed its files"
+            "N5",
+            "resume of a complete dataset changed its files, or was not refused as documented "
+            f"(it {ending_of(error, 150)})",
         )
