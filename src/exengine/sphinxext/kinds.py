@@ -16,7 +16,7 @@ KERNEL = "exengine"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plugin, with the names that its pages use for it."""
+    """A kind of plugin: the names that pages and settings use for it."""
 
     group: str
     name: str

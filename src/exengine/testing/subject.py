@@ -362,7 +362,7 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
 
 
 def ending_of(error: BaseException | None, most: int = 200) -> str:
-    """Return words for a message that state whether a call returned or raised an exception."""
+    """Return "returned" or, if there is an exception, "raised" and the exception, for use in a message."""
     return "returned" if error is None else f"raised {error!r:.{most}}"
 
 

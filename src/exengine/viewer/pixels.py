@@ -91,4 +91,4 @@ def _plane(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
     if data.ndim == 3 and data.shape[2] == 4:
         return data[..., :3], ["the fourth component is not shown"]
     planes = data.reshape(-1, *data.shape[-2:])
-    return planes[0], [f"the first of the frame's {len(planes)} planes is shown"]
+    return planes[0], [f"only the first plane is shown; planes in the frame: {len(planes)}"]

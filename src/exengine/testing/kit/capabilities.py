@@ -94,7 +94,7 @@ class HonestCapabilities:
         if differing:
             raise PromiseBrokenError(
                 "N2",
-                "the dataset that open(path) returned differs from the backend in these capabilities: "
+                "the capabilities of the dataset that open(path) returned differ from the backend's: "
                 f"{', '.join(differing)}; set `capabilities` in {type(opened).__name__} as well",
             )
         nothing = subject.new_path()

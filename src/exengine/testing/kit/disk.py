@@ -60,7 +60,7 @@ class DiskPromises:
             numbered.close()
             if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
                 raise PromiseBrokenError(
-                    "D1", f"the dataset was not created at the reported path {told_path}"
+                    "D1", f"the reported path {told_path} is not that of the new dataset"
                 )
             others = set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)}
             if not others:
@@ -111,7 +111,9 @@ class DiskPromises:
             before = tree_of(path.parent)
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
-                    raise PromiseBrokenError("D1", f"if_exists={if_exists!r} replaced a user's own files")
+                    raise PromiseBrokenError(
+                        "D1", f"if_exists={if_exists!r} was not refused over a user's own files"
+                    )
             if tree_of(path.parent) != before:
                 raise PromiseBrokenError("D1", "creating a dataset changed a user's own files")
 
@@ -267,7 +269,11 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
         faults.append(("C1", f"opening a dataset did not end{at}{ended}"))
     if faults:
         broken, first = faults[0]
-        more = f" (further faults: {len(faults) - 1}; datasets: {len(damaged)})" if len(faults) > 1 else ""
+        more = (
+            f" (further faults: {len(faults) - 1}; datasets tested: {len(damaged)})"
+            if len(faults) > 1
+            else ""
+        )
         raise PromiseBrokenError(broken, first + more)
 
 

@@ -64,7 +64,9 @@ class EndPromises:
                     storage.finish()
                     storage.close()
                     if tree_of(path.parent) != before:
-                        raise PromiseBrokenError("N1", "calling finish again changed a finished dataset")
+                        raise PromiseBrokenError(
+                            "N1", "calling finish and close again changed a finished dataset"
+                        )
                     if subject.can.reopen:
                         opened = subject.open(path)
                         model.check(opened, "N1")
@@ -212,7 +214,7 @@ class EndPromises:
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
         if subject.axes(0) not in storage and subject.axes(1) in storage:
-            raise PromiseBrokenError("N1", "a closed storage returns only some of its frames")
+            raise PromiseBrokenError("N1", "a closed storage lists only some of its frames")
 
 
 def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:

@@ -28,7 +28,7 @@ class ErrorPromises:
             finished = line["end"] == "finish"
             fault = line["faults"][0] if line["faults"] else ""
             if line["lost"]:
-                fault = f"{line['lost']} frames are lost"
+                fault = f"the number of lost frames is {line['lost']}"
             if finished and line["status"] not in ("complete", "None"):
                 fault = fault or f"the dataset is {line['status']}"
             if fault and line["unseen"]:

@@ -99,7 +99,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         axes = data.draw(strategies.sampled_from([put.axes for put in self.model.frames.values()]))
         other = self.subject.frame(axes, salt=1)
         if not isinstance(refusal_of(lambda: self.storage.put(axes, other, {})), CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"the frame at {axes} was replaced")
+            raise PromiseBrokenError(
+                "P4", f"put at {axes}, where a frame exists, did not raise CoordinatesExistError"
+            )
 
     @_open
     @stateful.rule(axes=_bad_coordinates)

@@ -42,7 +42,7 @@ class OverwritePromises:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is not None:
                 raise PromiseBrokenError(
-                    "D4", f"overwriting a dataset of the backend was refused: {told['message']}"
+                    "D4", f"overwriting a dataset of the backend failed: {told['message']}"
                 )
             others = sorted(set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)})
             if others:

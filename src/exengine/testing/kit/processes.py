@@ -74,7 +74,7 @@ class ProcessPromises:
         met = told["met"]
         if met is None and told["faults"]:
             raise PromiseBrokenError(
-                "P7", f"the file reached its size limit, but no error was raised; {told['faults'][0]}"
+                "P7", f"no error was raised although the file size was limited; fault: {told['faults'][0]}"
             )
         if met is None:
             raise NotRun("the backend wrote all frames without exceeding the file size limit of 64 KiB")

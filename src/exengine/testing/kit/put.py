@@ -111,7 +111,9 @@ class PutPromises:
         error = refusal_of(lambda: storage.put_many(batch))
         if not isinstance(error, CoordinatesExistError):
             raise PromiseBrokenError(
-                "P4", f"put_many at coordinates that already have a frame {ending_of(error)}"
+                "P4",
+                f"put_many at coordinates that already have a frame {ending_of(error)}, but must raise "
+                "CoordinatesExistError",
             )
         model.add(subject.axes(2), subject.frame(subject.axes(2)), subject.numbered(2))
         model.check(storage, "P2", absent=subject.axes(3))

@@ -121,7 +121,7 @@ class ResourcePromises:
 
     @staticmethod
     def _lines(child: Child) -> Iterator[dict[str, Any]]:
-        """Yield the lines that a child prints. If it hangs or dies in opening, yield the error."""
+        """Yield the lines that a child prints, and an error if opening a dataset hangs or kills the child."""
         opening = False
         try:
             for line in child.lines(_PATIENCE_S, each_line=True):

@@ -107,13 +107,11 @@ def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
     if not isinstance(error, CoordinatesExistError):
         raise PromiseBrokenError(
             "N5",
-            f"a second frame at the same coordinates was not refused; put {ending_of(error)}",
+            f"a second frame at the same coordinates must be refused, but put {ending_of(error)}",
         )
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, DatasetLockedError):
-        raise PromiseBrokenError(
-            "N5", f"a second writer was not refused as locked; resume {ending_of(error)}"
-        )
+        raise PromiseBrokenError("N5", f"a second writer must be refused, but resume {ending_of(error)}")
 
 
 def _is_final(subject: Subject, path: Path) -> None:

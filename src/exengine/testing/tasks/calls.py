@@ -150,7 +150,7 @@ class Syncs:
             inode = os.fstat(fd if isinstance(fd, int) else fd.fileno()).st_ino
             path = inodes_of(self._root).get(inode)
             if path is not None:
-                self._note(path)  # note it first, because another thread may write during the call
+                self._note(path)  # record first, because another thread may write during the call
             return real(fd, *more)
 
         return call
