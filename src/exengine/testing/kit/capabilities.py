@@ -179,7 +179,7 @@ class HonestCapabilities:
         error = refusal_of(lambda: model.put(storage, many))
         if error is not None:
             raise PromiseBrokenError(
-                "P2", f"most_axes={declared}, but {len(many)} axes were refused: {error}"
+                "P2", f"most_axes={declared}, but coordinates with the axes {names} were refused: {error}"
             )
         model.check(storage, "P2")
         if declared is not None:

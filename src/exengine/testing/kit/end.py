@@ -214,7 +214,7 @@ class EndPromises:
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
         if subject.axes(0) not in storage and subject.axes(1) in storage:
-            raise PromiseBrokenError("N1", "a closed storage lists only some of its frames")
+            raise PromiseBrokenError("N1", "a closed storage contains only some of its frames")
 
 
 def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:

@@ -109,7 +109,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put a frame at invalid coordinates."""
         frame = self.subject.frame(self.subject.axes(0))
         if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
-            raise PromiseBrokenError("P2", f"a frame was accepted at {axes!r}")
+            raise PromiseBrokenError("P2", f"put accepted the invalid coordinates {axes!r}")
 
     @_open
     @stateful.rule(number=_numbers, kind=_bad_arrays)
@@ -120,7 +120,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
         axes = self.subject.axes(number)
         if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
-            raise PromiseBrokenError("P2", f"put accepted {kind} as an array")
+            raise PromiseBrokenError("P2", f"put accepted invalid pixels ({kind})")
 
     @_open
     @stateful.precondition(lambda machine: machine.subject.can.metadata)
@@ -129,7 +129,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put a frame with metadata that JSON cannot represent."""
         axes, frame, _ = self._frame(number, None)
         if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
-            raise PromiseBrokenError("P9", f"put accepted the metadata {value!r}")
+            raise PromiseBrokenError("P9", f"put accepted the invalid metadata {value!r}")
 
     @_open
     @stateful.rule(number=_numbers)

@@ -281,7 +281,7 @@ class _counted:  # noqa: N801 - a context manager
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """Return the sizes of a dataset's files by name, without those that the kernel writes."""
+    """Return the size of each file of a dataset, by name, except for the files that the kernel writes."""
     if not path.exists():
         return {}
     return {
