@@ -232,7 +232,7 @@ def _reject_faults(
                 faults += [f"{claim.distribution}, {claim.name!r}: {text}" for text in texts]
     if faults:
         faults = list(dict.fromkeys(faults))
-        raise ExtensionError("plugins named in exengine_strict have faults:\n  " + "\n  ".join(faults))
+        raise ExtensionError("faults in plugins named in exengine_strict:\n  " + "\n  ".join(faults))
 
 
 # -- anchors ------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
 
 
 def _variant(name: str, found: Results, default: Results) -> str:
-    """Return the outcomes for a variant that differ from those with the default options."""
+    """Return those outcomes for a variant that differ from the outcomes with the default options."""
     differing = [
         f"{literal(label)} {MARKS[promise.outcome]}"
         for label, promise in found.promises.items()

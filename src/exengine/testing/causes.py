@@ -17,14 +17,14 @@ _FROM_SIMPLE = (
     "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C3", "C5", "C1", "C2", "C7", "D5", "D3", "C6",
     "S1", "S2", "S3",
 )  # fmt: skip
-"""The labels, ordered by how much of a backend their tests use."""
+"""The labels, ordered by their tests: those that use the least of a backend come first."""
 
 _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
     "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
     "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|(lost|missing|stored) frames"
     r"|is not in the storage"
-    r"|frames (were )?(stored|put)|no frame was put|in the order of|cannot be found as|a reader that opened"
+    r"|frames (were )?(stored|put)|no frame was put|in the order of|cannot be found at|a reader that opened"
     r"|not in the order|reader found",
     "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file)|import of exengine",
     "replaced": r"where a frame exists|was replaced|must have exactly one|already have a frame|was put again",

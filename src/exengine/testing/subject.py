@@ -214,13 +214,11 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared, but raised {describe(error)} instead of "
-                    "UnsupportedOperationError"
+                "", f"{what} raised {describe(error)} instead of UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
             "",
-            f"{what} is not declared, but returned {result!r:.80} instead of raising "
-            "UnsupportedOperationError",
+            f"{what} returned {result!r:.80} instead of raising UnsupportedOperationError",
         )
 
 

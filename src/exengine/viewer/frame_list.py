@@ -49,7 +49,7 @@ class _Axis:
 
 
 class FrameList:
-    """The frames of a dataset, which may still be growing.
+    """The frames of a dataset that may still be growing.
 
     Parameters
     ----------

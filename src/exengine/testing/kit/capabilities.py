@@ -229,7 +229,7 @@ class HonestCapabilities:
         if not subject.can.metadata:
             error = refusal_of(lambda: storage.put(axes, subject.frame(axes), value))
             if error is None:
-                subject.refuses(lambda: storage.get_metadata(axes), "metadata")
+                subject.refuses(lambda: storage.get_metadata(axes), "get_metadata")
             elif not isinstance(error, MetadataError | NotImplementedError):
                 raise PromiseBrokenError("P9", f"metadata is not declared, but put {ending_of(error, 150)}")
             subject.not_promised("metadata")
@@ -300,7 +300,7 @@ def _refuse_axes(subject: Subject, axes: Axes, declared: str) -> None:
     if not isinstance(error, CoordinatesError):
         raise PromiseBrokenError("P2", f"{declared}; put with {len(axes)} axes {ending_of(error, 150)}")
     if axes in storage:
-        raise PromiseBrokenError("P2", f"{axes} was refused, but is in the storage")
+        raise PromiseBrokenError("P2", f"a frame at {axes} was refused, but is in the storage")
     subject.fill(storage, 2).check(storage, "P2")
 
 

@@ -112,7 +112,7 @@ class DiskPromises:
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
                     raise PromiseBrokenError(
-                        "D1", f"if_exists={if_exists!r} was not refused over a user's own files"
+                        "D1", f"creating a dataset over a user's own files was not refused ({if_exists=})"
                     )
             if tree_of(path.parent) != before:
                 raise PromiseBrokenError("D1", "creating a dataset changed a user's own files")

@@ -105,7 +105,9 @@ class EndPromises:
         axes = subject.axes(8)
         error = refusal_of(lambda: opened.put(axes, subject.frame(axes), subject.metadata_value))
         if not isinstance(error, StorageStateError | UnsupportedOperationError):
-            raise PromiseBrokenError("P5", f"put into an opened dataset {ending_of(error)}")
+            raise PromiseBrokenError(
+                "P5", f"put into an opened dataset {ending_of(error)}, but must be refused"
+            )
         opened.finish()
         opened.close()
         if tree_of(path.parent) != before:

@@ -93,7 +93,9 @@ class ErrorPromises:
         with Child(subject, "fork", path=os.fspath(subject.new_path())) as child:
             for line in child.lines():
                 if "fault" in line:
-                    raise PromiseBrokenError("C5", f"after a fork, the parent failed: {line['fault']}")
+                    raise PromiseBrokenError(
+                        "C5", f"after a fork, the parent process failed: {line['fault']}"
+                    )
                 what = f"a forked child {line['what']}"
                 if line["status"] is None:
                     raise PromiseBrokenError("C5", f"{what} hung")

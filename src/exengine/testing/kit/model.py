@@ -246,7 +246,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         axes, frame, metadata = self._frame(number, {})
         error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
         if not isinstance(error, StorageStateError | NotImplementedError):
-            raise PromiseBrokenError("P5", f"in the state {self.state!r}, put {ending_of(error)}")
+            raise PromiseBrokenError(
+                "P5", f"in the state {self.state!r}, put {ending_of(error)}, but must be refused"
+            )
 
     @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
     @stateful.rule()
@@ -317,7 +319,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:
-    """Run the state machine on a backend and raise the first fault, by default reduced to a few calls."""
+    """Run the state machine on a backend and raise an error for the first fault."""
     phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
     settings = hypothesis.settings(
         max_examples=EXAMPLES,

@@ -199,7 +199,7 @@ def _smooth(frame: Any) -> Any:
 def _has_effect(
     subject: Subject, option: Option, others: dict[str, Any], traces: dict[str, Any], *, large: bool
 ) -> bool:
-    """Return whether two values of an option leave different traces, with small or with large frames."""
+    """Return whether two values of an option have different visible effects, with small or large frames."""
     first: Any = None
     values = [value for value in values_of(option.annotation) if value is not None]
     sets = [others, *({**others, option.name: value} for value in values)]

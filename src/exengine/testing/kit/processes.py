@@ -295,7 +295,7 @@ def _killed_after(subject: Subject, level: str, label: str) -> None:
 
 
 def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
-    """Return the status of a dataset. Raise an error unless its first frames are present and intact."""
+    """Return the status of a dataset. Raise an error unless its first ``count`` frames are intact."""
     opened = subject.open(path)
     present, faults = look(subject, opened, count)
     if faults:

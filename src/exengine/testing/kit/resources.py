@@ -147,7 +147,9 @@ class ResourcePromises:
         for what in ("again", "put", "finish"):
             if not told[what]:
                 call = {"again": "flush(durable=True)", "put": "put", "finish": "finish"}[what]
-                raise PromiseBrokenError("P7", f"after a failed sync, {call} returned instead of raising")
+                raise PromiseBrokenError(
+                    "P7", f"after a failed sync, {call} returned instead of raising an error"
+                )
         if told["status"] == "complete":
             raise PromiseBrokenError("P7", "after a failed sync, the dataset has the status complete")
 

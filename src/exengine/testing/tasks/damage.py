@@ -86,7 +86,7 @@ def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:
 
 
 def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read everything. Return descriptions of wrong data and of a wrong exception, or empty strings."""
+    """Read everything. Return any fault in the data, and any exception that is not an ExEngineError."""
     from exengine.testing.frames import same
 
     wanted = [subject.axes(number) for number in range(count)]

@@ -299,7 +299,7 @@ def _may_fork() -> bool:
 def _load(names: list[str]) -> str:
     """Import modules until one starts a thread; return the package of that module, or an empty string."""
     for name in names:
-        with contextlib.suppress(Exception):  # a module that a library made in memory cannot be imported
+        with contextlib.suppress(Exception):  # a module that a library created in memory cannot be imported
             importlib.import_module(name)
         if not _may_fork():
             return name.partition(".")[0]
@@ -318,7 +318,7 @@ def _report(descriptor: int, line: str) -> None:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
-    """Turn a fork into the process of a task."""
+    """Prepare a fork to run a task like a process that was started on its own."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
