@@ -27,7 +27,7 @@ def path(tmp_path):
 
 
 def frame_for(time):
-    """Return pixels that are different for every time."""
+    """Return pixels that are different at each time."""
     return (np.arange(4096).reshape(64, 64) + 100 * time).astype(np.uint16)
 
 

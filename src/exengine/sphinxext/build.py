@@ -185,7 +185,7 @@ def _shown(app: Sphinx, kind: Kind, registry: plugins.PluginRegistry) -> list[Pl
         record
         for record in registry.records().values()
         if (wanted is None or wanted & {fold(claim.distribution) for claim in record.claims})
-        and (record.group or kind is BACKENDS)  # show a plugin without a group only once
+        and (record.group or kind is BACKENDS)  # list a plugin without a group only among the backends
     ]
 
 
@@ -232,7 +232,7 @@ def _reject_faults(
                 faults += [f"{claim.distribution}, {claim.name!r}: {text}" for text in texts]
     if faults:
         faults = list(dict.fromkeys(faults))
-        raise ExtensionError("plugins named in exengine_strict have faults:\n  " + "\n  ".join(faults))
+        raise ExtensionError("faults in plugins named in exengine_strict:\n  " + "\n  ".join(faults))
 
 
 # -- anchors ------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Made:
     Attributes
     ----------
     records : dict of str to PluginRecord
-        Maps the name of each document to the plugin on that page.
+        Maps the name of each generated document to the plugin that it describes.
     foreign : set of str
         The documents of plugins that the project does not own.
     choices : list of dict
@@ -104,7 +104,7 @@ def fingerprint_of(app: Sphinx) -> str:
 
 
 def _installed(folders: Iterable[str]) -> Iterator[str]:
-    """Yield the names of metadata folders. Each name includes a distribution's name and version."""
+    """Yield the names of the installed distributions' metadata folders; a name includes the version."""
     for folder in folders:
         try:
             yield from (

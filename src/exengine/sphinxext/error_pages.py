@@ -62,10 +62,10 @@ def _conflict_page(record: PluginRecord, kind: Kind) -> str:
     names = "\n".join(line(claim.qualified_name) for claim in record.candidates)
     parts = [
         heading(escape(record.name), "#"),
-        f".. error::\n\n   Two distributions register this {kind.name}, and ExEngine does not choose one.\n",
+        f".. error::\n\n   Several distributions register this {kind.name}; ExEngine does not choose one.\n",
         table(("Distribution", "Entry point", "State"), rows, "exengine-conflict", "34 44 22"),
         heading("How to fix it", "="),
-        "Uninstall one of them, or specify the distribution in the config:\n",
+        "Uninstall all but one of them, or specify the distribution in the config:\n",
         literal_block(names),
     ]
     return "\n".join(parts)

@@ -22,7 +22,7 @@ RESTRICTIONS = ("same_shape", "same_axes")
 """Capabilities that limit the accepted frames: a backend without such a limit accepts more frames."""
 
 _DESCRIPTION = (
-    "Choose a storage backend by pixel type, program, safety, compression and size, and compare them all."
+    "Compare all storage backends, and choose one by pixel type, program, safety, compression and size."
 )
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 
@@ -153,7 +153,7 @@ def _promises(results: list[Results | None], header: list[str]) -> str:
         return "The conformance kit was not run on any of these backends.\n"
     rows = [(promise_name(label), *(promise_mark(found, label) for found in results)) for label in labels]
     return (
-        "Results of the conformance kit and the fault campaigns, each from its last run. "
+        "Results of the last run of the conformance kit and of each fault campaign. "
         "*Not promised* means that the backend's declared capabilities rule out the promise.\n\n"
         + table(("Promise", *header), rows, "exengine-matrix exengine-promised")
     )

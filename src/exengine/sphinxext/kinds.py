@@ -16,7 +16,7 @@ KERNEL = "exengine"
 
 @dataclass(frozen=True)
 class Kind:
-    """The differences between the pages of backends and those of frame sources."""
+    """A kind of plugin: the names that pages and settings use for it."""
 
     group: str
     name: str

@@ -117,7 +117,7 @@ def _hooks(cls: type) -> Iterator[str]:
 
 
 def environment_variable(kind: Kind, option: str) -> str:
-    """Return the environment variable for an option, or an empty string if the name does not allow one."""
+    """Return the environment variable for an option, or an empty string if its name does not allow one."""
     name = f"{settings.ENVIRONMENT_PREFIX}{kind.section.upper()}__OPTIONS__{option.upper()}"
     return name if option == option.lower() and "__" not in option else ""
 

@@ -38,7 +38,7 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
     parts = [f"{tests} confirmed {results.kept} of {results.tested} promises. Tested: {where}.\n"]
     if results.shipped:
         authors = f"The authors of {escape(record.distribution)} measured these results"
-        parts.append(f"{authors}, which come with the package.\n")
+        parts.append(f"{authors} and included them in the package.\n")
     if results.version != record.version:
         versions = f"version {escape(results.version)}, but version {escape(record.version)} is installed"
         parts.append(f".. note::\n\n   These results are from {versions}.\n")
@@ -52,7 +52,7 @@ def promises_section(report: PluginReport, kind: str = "backend") -> str:
 
 
 def _variant(name: str, found: Results, default: Results) -> str:
-    """Return the outcomes for a variant that differ from those with the default options."""
+    """Return those outcomes for a variant that differ from the outcomes with the default options."""
     differing = [
         f"{literal(label)} {MARKS[promise.outcome]}"
         for label, promise in found.promises.items()
@@ -79,6 +79,6 @@ def promise_name(label: str) -> str:
 
 
 def promise_mark(results: Results | None, label: str) -> str:
-    """Return the mark for one promise; ``not run`` if results for it are missing."""
+    """Return the mark for one promise; ``not run`` if there are no results for it."""
     promise = results.promises.get(label) if results else None
     return MARKS[promise.outcome if promise else "not run"]

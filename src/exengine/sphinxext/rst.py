@@ -133,8 +133,8 @@ def _is_paragraph(text: str) -> bool:
 def problems(text: str, *, sections: bool) -> str:
     """Return a description of the faults in markup, or an empty string if there are none.
 
-    Anything with an effect outside the text is also a fault, such as labels, footnotes, images, included
-    files and references to documents.
+    Markup with an effect outside the text is also a fault; this includes labels, footnotes, images,
+    included files and references to documents.
     """
     prefix = f"{heading('Page', '#')}\n{heading('Guide', '=')}\n" if sections else ""
     try:

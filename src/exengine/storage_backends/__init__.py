@@ -36,7 +36,7 @@ class _AliasFinder:
             raise ModuleNotFoundError(f"no module named {fullname!r}: {error}", name=fullname) from None
         if record.state == "broken":
             raise ImportError(
-                f"{fullname} is an alias of {record.distribution}, which is broken: {record.error}",
+                f"{fullname} cannot be imported, because {record.distribution} is broken: {record.error}",
                 name=fullname,
             )
         real = record.target.partition(":")[0]

@@ -4,7 +4,7 @@ A fault in storing frames makes most tests fail, with messages of the same kind:
 the same exception. The simplest of these tests states the finding, and the others are counted under it.
 
 Many tests begin with the same actions, such as reopening a finished dataset. If the test of these actions
-fails because frames are wrong, then wrong frames in the other tests follow from that, whatever their messages
+finds wrong frames, wrong frames in the other tests are attributed to the same cause, whatever the messages
 say.
 """
 
@@ -17,13 +17,14 @@ _FROM_SIMPLE = (
     "F1", "F2", "R3", "P7", "N3", "C4", "D1", "D2", "D4", "C3", "C5", "C1", "C2", "C7", "D5", "D3", "C6",
     "S1", "S2", "S3",
 )  # fmt: skip
-"""The labels, ordered by how much of a backend their tests use."""
+"""The labels, ordered by their tests: those that use the least of a backend come first."""
 
 _KINDS = {
     "pixels": r"wrong pixels|with the pixels of|as zeros|was returned with shape|not as an array",
     "metadata": r"the metadata at .* was (stored|returned)|the metadata read at",
-    "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|is not in the storage"
-    r"|frames were (stored|put)|no frame was put|in the order of|is not found as|a reader that opened"
+    "frames": r"frames (\[[\d, ]*\] )?(are|were) (lost|missing)|(lost|missing|stored) frames"
+    r"|is not in the storage"
+    r"|frames (were )?(stored|put)|no frame was put|in the order of|cannot be found at|a reader that opened"
     r"|not in the order|reader found",
     "harm": r"\b(marshal|pickle)\.\w+|opened (outside|a special file)|import of exengine",
     "replaced": r"where a frame exists|was replaced|must have exactly one|already have a frame|was put again",
@@ -37,7 +38,7 @@ _KINDS = {
 """The kinds of failures, each with a pattern that finds the kit's messages about them."""
 
 _CONTENT = {"pixels", "metadata", "frames", "raised"}
-"""The kinds of failures in which frames differ from those put; "raised" means that a read failed."""
+"""The kinds of failures in which a frame is wrong or missing; "raised" means that reading it failed."""
 
 _UNFINISHED = ("P6", "F1", "F2", "N3", "N5", "R3", "C3", "C4", "C6", "D2", "P7")
 _RESTS_ON: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ _RESTS_ON: dict[str, tuple[str, ...]] = {
     "test_a_dataset_that_was_closed_without_finish_keeps_its_frames": _UNFINISHED,
     "test_a_frame_survives_the_death_of_the_process_when_put_has_returned": _UNFINISHED,
 }
-"""Maps each test of actions that other tests begin with to the promises that those other tests check."""
+"""Maps each test of common first steps to the promises whose tests begin with these steps."""
 
 _READING = re.compile(r"^(\w\d: )?(\w+(Error|Exception)\b|get_(meta)?data\(|opening raised)")
 _RAISED = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Exit|Interrupt))\b[:(]?\s*['\"]?(.{0,60})")
@@ -54,7 +55,7 @@ _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}|\([^)]*\)|/\S+|0x[0-9a-f]+
 
 
 def causes_of(reports: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the probable causes of the failures among some reports, the simplest first.
+    """Return the probable causes of the failures in some reports, sorted by their simplest failed test.
 
     Parameters
     ----------

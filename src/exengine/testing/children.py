@@ -1,8 +1,8 @@
 """Tasks that the kit runs in child processes, such as writing until killed, reading, or opening damaged data.
 
-A child is started with ``python -m exengine.testing.children VERB SPEC``, where the specification is JSON, or
-it is forked by a server that was started with the verb ``serve``. It prints JSON objects, one per line. The
-last object is its result.
+A child is either started with ``python -m exengine.testing.children VERB SPEC``, where ``SPEC`` is JSON, or
+forked by a server that was started with the verb ``serve``. The child prints JSON objects, one per line. The
+last object is the result.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ _TASKS = {
 }
 """Maps each task that is defined elsewhere to its module in ``exengine.testing.tasks``."""
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
-_ORDINARY = ("simplest", "read", "look_at")  # after these tasks, the server imports the same modules
+_ORDINARY = ("simplest", "read", "look_at")  # the server imports the modules that these tasks needed
 _NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them
 _CHILD_S = 8.0
 _AGAIN_S = 5.0  # the timeout for a backend that has already hung
@@ -54,7 +54,7 @@ _slowness = [1.0]  # how many times longer than usual a child takes to start; ti
 
 
 class Child:
-    """A child process that uses a backend. Used as a context manager, it kills the process on exit.
+    """A child process that uses a backend. At the end of a ``with`` block, the process is killed.
 
     Parameters
     ----------
@@ -165,13 +165,13 @@ class Child:
         return last
 
     def wait_for(self, number: int, timeout_s: float = 60, key: str = "put") -> None:
-        """Wait until the process prints ``number`` under ``key``, as it does by default for each put."""
+        """Wait until the process prints an object that contains ``number`` under ``key``."""
         for line in self.lines(timeout_s):
             if "fault" in line:
                 raise PromiseBrokenError("", f"the child process failed: {line['fault']}")
             if line.get(key, -1) == number:
                 return
-        raise PromiseBrokenError("", f"a writer in a child process ended too early: {self.errors()}")
+        raise PromiseBrokenError("", f"a child process ended too early: {self.errors()}")
 
     def say_stop(self) -> None:
         """Ask the process to end."""
@@ -255,7 +255,7 @@ def _write_some(subject: Subject, path: Path, count: int, level: str) -> Any:
 
 
 def _leave_a_child_behind() -> None:
-    """Fork a process that outlives this process for a while, and report that it exists."""
+    """Fork a process that runs for a while after this process has ended; report when it has started."""
     if os.fork() == 0:
         for stream in (0, 1):
             os.close(stream)  # otherwise, readers of the streams would wait for this fork
@@ -292,7 +292,7 @@ def run_second(subject: Subject, spec: dict[str, Any]) -> None:
 
 
 def try_to_create(subject: Subject, path: str, if_exists: str) -> dict[str, Any]:
-    """Create a dataset as the kernel does. ``refused`` in the result describes the error, or is None."""
+    """Create a dataset as the kernel does. In the result, ``refused`` describes the error, if any."""
     from exengine.datasets.creation import open_storage
 
     def create() -> None:
@@ -362,7 +362,7 @@ def main(verb: str, text: str, socket: str = "") -> None:
     """Run the task named ``verb``, with its specification as JSON; ``serve`` runs tasks in forks."""
     known: set[str] = set()
     if verb == "serve":
-        with contextlib.suppress(BaseException):  # the task will raise the same error
+        with contextlib.suppress(BaseException):  # if this fails, the task reports the error
             _load(json.loads(text))
         for module in (*(f"exengine.testing.tasks.{home}" for home in _TASKS.values()), *_NEEDED):
             importlib.import_module(module)

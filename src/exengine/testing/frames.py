@@ -142,8 +142,8 @@ def _difference(got: Any, wanted: Array, others: Iterable[tuple[Any, Array]]) ->
         return f"was returned as an object of type {type(got).__name__}, not as an array"
     if got.shape != wanted.shape or got.dtype.newbyteorder("=") != wanted.dtype.newbyteorder("="):
         return (
-            f"was returned with shape {got.shape} and dtype {got.dtype}, but was put with {wanted.shape} "
-            f"and {wanted.dtype}"
+            f"was returned with shape {got.shape} and dtype {got.dtype}, but was put "
+            f"with shape {wanted.shape} and dtype {wanted.dtype}"
         )
     named = name_of(got)
     for where, frame in others:

@@ -1,4 +1,4 @@
-"""Kill a function at any one of its system calls, to test the files that it leaves behind.
+"""Kill a process at a chosen system call of a function, to test the files that are left behind.
 
 Use this module to test code that must be safe to run again after a crash, such as a backend's
 ``recover_in_place``.

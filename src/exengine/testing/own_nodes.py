@@ -58,7 +58,7 @@ def make_endless_file(path: Path) -> None:
 
 
 def node_makers() -> dict[str, Callable[[Path], None]]:
-    """Return, by kind, the functions that make the special files that this user can create here."""
+    """Return a function for each kind of special file that this user can create here."""
     if sys.platform == "win32":
         return {}
     makers: dict[str, Callable[[Path], None]] = {"pipe": os.mkfifo, "socket": make_socket}

@@ -14,7 +14,7 @@ _AXES: dict[str, _Positions] = {"time": (0, 1), "position": ("a", "b"), "channel
 
 
 def replay_options(folder: str) -> dict[str, Any]:
-    """Store a dataset with an installed backend, and return the options for the source ``replay`` to play it.
+    """Store a dataset with an installed backend, and return options with which ``replay`` plays it.
 
     Parameters
     ----------

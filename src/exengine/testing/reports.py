@@ -1,4 +1,4 @@
-"""Run the kit's tests on a class without a pytest session, for tests of the kit itself and of adapters."""
+"""Run the kit's tests on a class without starting pytest, as the tests of the kit itself do."""
 
 from collections.abc import Iterator
 from pathlib import Path

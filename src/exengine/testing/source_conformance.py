@@ -9,11 +9,11 @@
         source = "my_source"
         options = {"port": "COM3"}
 
-If the source does not need a sequence, it must refuse every sequence, and the tests of single fields do not
-apply. Otherwise, the test sequences use the axes ``t``, ``p`` and ``z`` and the channels in ``channels``. The
-tests infer the actions of the devices from ``exposure_ms`` in the frames' metadata, if it is present, and
-from :meth:`FrameSource.settings`. For a source that controls devices, also write tests that observe the
-devices independently.
+If the source does not need a sequence, it must refuse every sequence, and the tests of single sequence
+fields do not apply. Otherwise, the test sequences use the axes ``t``, ``p`` and ``z`` and the channels in
+``channels``. The tests infer the actions of the devices from ``exposure_ms`` in the frames' metadata, if it
+is present, and from :meth:`FrameSource.settings`. For a source that controls devices, also write tests that
+observe the devices independently.
 """
 
 import importlib
@@ -126,7 +126,7 @@ class SourceConformance:
                 for c in (first, second)
                 for z in range(3)
             ]
-        else:  # the source itself determines its frames
+        else:  # a source without a sequence determines its own frames
             planned = [where for where, _, _ in frames] if plan.coordinates is None else plan.coordinates()
             wanted = list(map(dict, dict.fromkeys(planned)))
         got = [dict(coordinates) for coordinates, _, _ in frames]
@@ -139,7 +139,7 @@ class SourceConformance:
         for coordinates, pixels, _ in frames:
             if plan.layouts and (pixels.shape, pixels.dtype.name) not in plan.layouts:
                 raise PromiseBrokenError(
-                    "S1", f"the layout of the frame at {dict(coordinates)} is not in the plan"
+                    "S1", f"the plan does not list the shape and dtype of the frame at {dict(coordinates)}"
                 )
 
     @promise("S1")
@@ -239,17 +239,17 @@ class SourceConformance:
         for thread in threads:
             thread.join()
         after = dict(source.settings())
-        # After any end other than a complete run, shutters are closed even if they were open before the run.
+        # Unless the run is complete, shutters are closed at its end, even if they were open before the run.
         apart = () if end == "complete" else ("shutter_open", "shutters")
         changed = sorted(name for name in before if name not in apart and after.get(name) != before[name])
         if changed or source.unrestored:
             raise PromiseBrokenError(
                 "S2",
-                f"after the test run {end!r}, these settings were not restored: "
+                f"settings that were not restored after a test run (end: {end!r}): "
                 f"{changed or source.unrestored}",
             )
         if end != "complete" and after.get("shutter_open"):
-            raise PromiseBrokenError("S2", f"after the test run {end!r}, a shutter is open")
+            raise PromiseBrokenError("S2", f"a shutter is open after a test run (end: {end!r})")
 
     def _kept_open(self) -> Fields:
         return {

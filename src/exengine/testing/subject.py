@@ -214,13 +214,11 @@ class Subject:
             return
         except Exception as error:
             raise PromiseBrokenError(
-                "", f"{what} is not declared, but raised {describe(error)} instead of "
-                    "UnsupportedOperationError"
+                "", f"{what} raised {describe(error)} instead of UnsupportedOperationError"
             ) from error  # fmt: skip
         raise PromiseBrokenError(
             "",
-            f"{what} is not declared, but returned {result!r:.80} instead of raising "
-            "UnsupportedOperationError",
+            f"{what} returned {result!r:.80} instead of raising UnsupportedOperationError",
         )
 
 
@@ -276,7 +274,7 @@ class Model:
         if self.subject.can.iterable:
             if len(storage) != len(self.frames):
                 raise PromiseBrokenError(
-                    label, f"len(storage) is {len(storage)}, but {len(self.frames)} frames were stored"
+                    label, f"len(storage) is {len(storage)}; stored frames: {len(self.frames)}"
                 )
             check_order([key_of(coordinates) for coordinates in storage], list(self.frames), label)
 
@@ -307,9 +305,7 @@ def check_order(got: Sequence[Any], wanted: Sequence[Any], label: str = "R4") ->
                 f"{_shown(other)}",
             )
     if len(got) != len(wanted):
-        raise PromiseBrokenError(
-            label, f"{len(got)} coordinates are listed, but {len(wanted)} frames were put"
-        )
+        raise PromiseBrokenError(label, f"coordinates listed: {len(got)}; frames put: {len(wanted)}")
 
 
 def _shown(coordinates: Any) -> str:
@@ -364,7 +360,7 @@ def refusal_of(call: Callable[[], Any]) -> ExEngineError | None:
 
 
 def ending_of(error: BaseException | None, most: int = 200) -> str:
-    """Return a phrase for messages that states how a call ended: with an exception or by returning."""
+    """Return "returned" or, if there is an exception, "raised" and the exception, for use in a message."""
     return "returned" if error is None else f"raised {error!r:.{most}}"
 
 

@@ -62,7 +62,7 @@ class Watch:
         """Start watching a dataset. From now on, only files in it or belonging to it may be read."""
         self.reached = []
         self._root = os.path.realpath(path)
-        # A folder on Python's search path that contains the dataset does not count as installed.
+        # If a folder on Python's search path contains the dataset, code in it does not count as installed.
         self._installed = tuple(entry for entry in self._all_installed if not self._root.startswith(entry))
 
     def rest(self) -> None:

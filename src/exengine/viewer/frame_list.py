@@ -49,7 +49,7 @@ class _Axis:
 
 
 class FrameList:
-    """The frames of a dataset, which may still be growing.
+    """The frames of a dataset that may still be growing.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class FrameList:
         start : int
             The number of the first frame in the message.
         facts : dict
-            JSON values to send along.
+            The facts about the dataset, as JSON values.
         """
         with self._lock:
             start = min(max(start, 0), self._count)
@@ -126,7 +126,7 @@ class FrameList:
 
 
 def _new_positions(axis: _Axis, start: int, end: int) -> list[Any]:
-    """Return the positions that first occur in a range of frames. Integers are sent as ``[text]``."""
+    """Return the positions that are new in a range of frames. An integer is sent as a list with its text."""
     new = axis.positions[bisect_left(axis.first, start) : bisect_left(axis.first, end)]
     return [[str(each)] if isinstance(each, int) else each for each in new]
 

@@ -15,7 +15,7 @@ from exengine.kernel.source_plan import SourcePlan
 from exengine.kernel.storage.description import UNITS, plan_of
 
 Layer = tuple[Any, dict[str, Any], str]
-"""Pixels, keyword arguments of ``viewer.add_image``, and ``"image"``."""
+"""A layer in napari's format: pixels, keyword arguments of ``viewer.add_image``, and ``"image"``."""
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Layer]] | None:

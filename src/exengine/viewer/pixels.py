@@ -9,7 +9,7 @@ import numpy.typing as npt
 from exengine.kernel.errors import UnsupportedDataError
 
 LARGEST_BYTES = 256 * 2**20
-"""The frame size above which the page receives only every n-th pixel."""
+"""The frame size in bytes above which the page receives only every n-th pixel."""
 THUMBNAIL = 96
 """The largest side of a thumbnail, in pixels."""
 _SENT = {"b1": "u1", "f2": "f4", "f16": "f8", "f12": "f8", "c8": "f4", "c16": "f8", "c32": "f8", "c24": "f8"}
@@ -91,4 +91,4 @@ def _plane(data: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[str]]:
     if data.ndim == 3 and data.shape[2] == 4:
         return data[..., :3], ["the fourth component is not shown"]
     planes = data.reshape(-1, *data.shape[-2:])
-    return planes[0], [f"the first of the frame's {len(planes)} planes is shown"]
+    return planes[0], [f"only the first plane is shown; planes in the frame: {len(planes)}"]

@@ -45,7 +45,7 @@ _HEADERS = {
 }
 _NUMBERED = re.compile(r"(frame|thumbnail|metadata)/(0|[1-9][0-9]{0,11})", re.ASCII)
 _LONGEST_ADDRESS = 1024  # characters
-_LARGEST_INTEGER = 2**53 - 1  # in JavaScript
+_LARGEST_INTEGER = 2**53 - 1  # JavaScript rounds larger integers
 
 
 class ViewServer(LoopbackServer):
@@ -179,7 +179,7 @@ def _for_browser(value: Any) -> Any:
 
 
 class _Handler(LoopbackHandler):
-    """Answers GET and HEAD requests of the server's own page."""
+    """Answers GET and HEAD requests from the server's own page."""
 
     server_version = "exengine-view"
 

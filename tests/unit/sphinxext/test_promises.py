@@ -172,7 +172,7 @@ def test_results_in_the_package_are_shown_with_who_measured_them(site, build, sh
     built = build()
     text = built.text("usage/backends/shelf")
     assert "confirmed 2 of 3 promises. Tested: shelf-dist 2.5" in text
-    assert "The authors of shelf-dist measured these results, which come with the package." in text
+    assert "The authors of shelf-dist measured these results and included them in the package." in text
     assert promises(built)["N3"][0] == "\N{CHECK MARK} kept"
     assert "the power was cut 20 times, and no frame was lost" in text
 

@@ -45,8 +45,8 @@ def test_complex_values_are_shown_as_their_magnitude_and_the_page_says_it():
     [
         ((4, 6, 3), (4, 6, 3), ""),
         ((4, 6, 4), (4, 6, 3), "fourth"),
-        ((5, 4, 6), (4, 6), "the first of the frame's 5 planes"),
-        ((2, 5, 4, 6), (4, 6), "the first of the frame's 10 planes"),
+        ((5, 4, 6), (4, 6), "planes in the frame: 5"),
+        ((2, 5, 4, 6), (4, 6), "planes in the frame: 10"),
         ((6,), (1, 6), ""),
         ((), (1, 1), ""),
     ],

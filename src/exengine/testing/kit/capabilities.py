@@ -94,7 +94,7 @@ class HonestCapabilities:
         if differing:
             raise PromiseBrokenError(
                 "N2",
-                "the dataset that open(path) returned differs from the backend in these capabilities: "
+                "the capabilities of the dataset that open(path) returned differ from the backend's: "
                 f"{', '.join(differing)}; set `capabilities` in {type(opened).__name__} as well",
             )
         nothing = subject.new_path()
@@ -126,11 +126,11 @@ class HonestCapabilities:
             wrong = [fault for fault in faults if fault and not fault.startswith("refused")]
             if all(faults) or wrong:
                 raise PromiseBrokenError(
-                    "P8", f"frames with {ndim} dimensions are declared, but one was {(wrong or faults)[0]}"
+                    "P8", f"{ndim}-dimensional frames are declared, but one was {(wrong or faults)[0]}"
                 )
         for ndim in DIMENSIONS:
             if declared is not None and ndim not in declared:
-                _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"{ndim} dimensions")
+                _refuse(subject, frame_of({"time": 0}, shape_of(ndim), subject.dtype), f"ndim={ndim}")
 
     @promise("P8", code="EX302")
     def test_frames_of_other_shapes_are_taken_unless_all_must_be_alike(self, subject: Subject) -> None:
@@ -179,7 +179,7 @@ class HonestCapabilities:
         error = refusal_of(lambda: model.put(storage, many))
         if error is not None:
             raise PromiseBrokenError(
-                "P2", f"most_axes={declared}, but {len(many)} axes were refused: {error}"
+                "P2", f"most_axes={declared}, but coordinates with the axes {names} were refused: {error}"
             )
         model.check(storage, "P2")
         if declared is not None:
@@ -229,7 +229,7 @@ class HonestCapabilities:
         if not subject.can.metadata:
             error = refusal_of(lambda: storage.put(axes, subject.frame(axes), value))
             if error is None:
-                subject.refuses(lambda: storage.get_metadata(axes), "metadata")
+                subject.refuses(lambda: storage.get_metadata(axes), "get_metadata")
             elif not isinstance(error, MetadataError | NotImplementedError):
                 raise PromiseBrokenError("P9", f"metadata is not declared, but put {ending_of(error, 150)}")
             subject.not_promised("metadata")
@@ -273,7 +273,7 @@ def _are_those_of_the_instance(subject: Subject) -> None:
         differ = [name for name, value in made.items() if value != getattr(subject.can, name)]
         raise PromiseBrokenError(
             "N2",
-            "these capabilities of the storage differ from the result of capabilities_for: "
+            "capabilities of the storage that differ from the result of capabilities_for: "
             f"{', '.join(differ)}",
         )
     if (made.persistent, made.path_suffixes) != (known.persistent, known.path_suffixes):
@@ -300,7 +300,7 @@ def _refuse_axes(subject: Subject, axes: Axes, declared: str) -> None:
     if not isinstance(error, CoordinatesError):
         raise PromiseBrokenError("P2", f"{declared}; put with {len(axes)} axes {ending_of(error, 150)}")
     if axes in storage:
-        raise PromiseBrokenError("P2", f"{axes} was refused, but is in the storage")
+        raise PromiseBrokenError("P2", f"a frame at {axes} was refused, but is in the storage")
     subject.fill(storage, 2).check(storage, "P2")
 
 

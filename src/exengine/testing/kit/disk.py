@@ -18,7 +18,7 @@ SUMMARY = "summary_metadata"
 DAMAGES, DAMAGES_THOROUGH = 500, 3000
 """The approximate number of damaged datasets that are opened."""
 _PROCESSOR_S, _PROCESSOR_THOROUGH_S = 2.0, 60.0
-"""The approximate processor time for opening damaged datasets; a slow backend opens fewer of them."""
+"""The approximate processor time, in seconds, for opening damaged datasets; slow backends open fewer."""
 _SECONDS = 10.0
 _PATIENCE_S = 12.0
 _MIB = 1024
@@ -48,19 +48,19 @@ class DiskPromises:
             told = try_to_create(subject, os.fspath(path), "error")["refused"]
             if told is None or "DatasetExistsError" not in told["kinds"]:
                 result = f"raised {told['message']}" if told else "succeeded"
-                raise PromiseBrokenError("D1", f"creating a dataset where one already exists {result}")
+                raise PromiseBrokenError("D1", f"creating a dataset over an existing one {result}")
             if try_to_create(subject, os.fspath(path), "number")["refused"] is not None:
                 raise PromiseBrokenError("D1", "if_exists='number' was refused for an existing dataset")
             if [*map(_digest, dataset_at(path))] != before:
                 raise PromiseBrokenError(
-                    "D1", "creating a dataset where one already exists changed the existing dataset"
+                    "D1", "attempts to create a dataset over an existing one changed the existing one"
                 )
             numbered = open_storage(subject.name, path, if_exists="number", **subject.options)
             told_path = numbered.path
             numbered.close()
             if told_path and (not os.path.lexists(told_path) or os.path.samefile(told_path, path)):
                 raise PromiseBrokenError(
-                    "D1", f"the dataset was not created at the reported path {told_path}"
+                    "D1", f"the reported path {told_path} is not that of the new dataset"
                 )
             others = set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)}
             if not others:
@@ -111,7 +111,9 @@ class DiskPromises:
             before = tree_of(path.parent)
             for if_exists in ("error", "overwrite"):
                 if try_to_create(subject, os.fspath(path), if_exists)["refused"] is None:
-                    raise PromiseBrokenError("D1", f"if_exists={if_exists!r} replaced a user's own files")
+                    raise PromiseBrokenError(
+                        "D1", f"creating a dataset over a user's own files was not refused ({if_exists=})"
+                    )
             if tree_of(path.parent) != before:
                 raise PromiseBrokenError("D1", "creating a dataset changed a user's own files")
 
@@ -204,7 +206,7 @@ def _read_damaged(subject: Subject, original: Path, only: Sequence[str] = ()) ->
             for line in child.lines(_PATIENCE_S, each_line=True):
                 at = line.get("opening", at)
                 if line.get("memory_mib", 0) > _MIB:
-                    faults.append(("C1", f"opening used {line['memory_mib']:.0f} MiB of memory"))
+                    faults.append(("C1", f"opening a dataset used {line['memory_mib']:.0f} MiB of memory"))
                 if "what" in line:
                     faults += _faults_of_damage(line, subject.can.checksums)
                 told = line
@@ -263,11 +265,15 @@ def probe(subject: Subject, damaged: dict[str, str], label: str, *, judge_pixels
             ended = f": {error!s:.300}"
     left = [path for path in damaged if path not in seen]
     if left or ended:
-        at = f" for this dataset: {damaged[left[0]]}" if left else ""
-        faults.append(("C1", f"opening did not finish{at}{ended}"))
+        at = f" ({damaged[left[0]]})" if left else ""
+        faults.append(("C1", f"opening a dataset did not end{at}{ended}"))
     if faults:
         broken, first = faults[0]
-        more = f" (further faults in {len(damaged)} datasets: {len(faults) - 1})" if len(faults) > 1 else ""
+        more = (
+            f" (further faults: {len(faults) - 1}; datasets tested: {len(damaged)})"
+            if len(faults) > 1
+            else ""
+        )
         raise PromiseBrokenError(broken, first + more)
 
 

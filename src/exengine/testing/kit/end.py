@@ -64,14 +64,16 @@ class EndPromises:
                     storage.finish()
                     storage.close()
                     if tree_of(path.parent) != before:
-                        raise PromiseBrokenError("N1", "calling finish again changed a finished dataset")
+                        raise PromiseBrokenError(
+                            "N1", "calling finish and close again changed a finished dataset"
+                        )
                     if subject.can.reopen:
                         opened = subject.open(path)
                         model.check(opened, "N1")
                         if status_of(opened) not in (None, DatasetStatus.COMPLETE):
                             raise PromiseBrokenError(
                                 "N1",
-                                f"after the calls {ends!r} (f: finish, c: close), "
+                                f"after the sequence of calls {ends!r} (f: finish, c: close), "
                                 f"the dataset is {status_of(opened)}",
                             )
 
@@ -103,7 +105,9 @@ class EndPromises:
         axes = subject.axes(8)
         error = refusal_of(lambda: opened.put(axes, subject.frame(axes), subject.metadata_value))
         if not isinstance(error, StorageStateError | UnsupportedOperationError):
-            raise PromiseBrokenError("P5", f"put into an opened dataset {ending_of(error)}")
+            raise PromiseBrokenError(
+                "P5", f"put into an opened dataset {ending_of(error)}, but must be refused"
+            )
         opened.finish()
         opened.close()
         if tree_of(path.parent) != before:
@@ -212,7 +216,7 @@ class EndPromises:
         refusal_of(lambda: storage.flush(True))
         refusal_of(lambda: list(storage))
         if subject.axes(0) not in storage and subject.axes(1) in storage:
-            raise PromiseBrokenError("N1", "a closed storage returns only some of its frames")
+            raise PromiseBrokenError("N1", "a closed storage contains only some of its frames")
 
 
 def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
@@ -221,12 +225,12 @@ def _end(call: Callable[[], Any], *, closed: bool, what: str) -> None:
     except StorageStateError as error:
         if not closed:  # after close() without finish(), finish() may be refused
             raise PromiseBrokenError(
-                "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}"
+                "N1", f"the sequence of calls {what!r} (f: finish, c: close) raised {error!r:.200}"
             ) from error
     except Exception as error:
         kind = "" if isinstance(error, ExEngineError) else ", which is not an ExEngineError"
         raise PromiseBrokenError(
-            "N1", f"the calls {what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
+            "N1", f"the sequence of calls {what!r} (f: finish, c: close) raised {error!r:.200}{kind}"
         ) from error
 
 

@@ -28,7 +28,7 @@ class ErrorPromises:
             finished = line["end"] == "finish"
             fault = line["faults"][0] if line["faults"] else ""
             if line["lost"]:
-                fault = f"{line['lost']} frames are lost"
+                fault = f"the number of lost frames is {line['lost']}"
             if finished and line["status"] not in ("complete", "None"):
                 fault = fault or f"the dataset is {line['status']}"
             if fault and line["unseen"]:
@@ -68,13 +68,13 @@ class ErrorPromises:
             )
         lost = sorted(set(range(case["stored"])) - set(seen["present"]))
         if seen["faults"] or lost:
-            fault = seen["faults"][0] if seen["faults"] else f"the frames {lost[:5]} are lost"
+            fault = seen["faults"][0] if seen["faults"] else f"lost frames: {lost[:5]}"
             told = (
                 case["errors"][0].partition(":")[0] + " was raised"
                 if case["errors"]
                 else "nothing was raised"
             )
-            count = f"{case['stored']} frames had been acknowledged"
+            count = f"acknowledged frames: {case['stored']}"
             raise PromiseBrokenError("C4", f"{what} ({told}): {count}; {fault}")
         if case["phase"] != "finish" or case["kind"] == "short" or not case["returned"]:
             return
@@ -93,7 +93,9 @@ class ErrorPromises:
         with Child(subject, "fork", path=os.fspath(subject.new_path())) as child:
             for line in child.lines():
                 if "fault" in line:
-                    raise PromiseBrokenError("C5", f"after a fork, the parent failed: {line['fault']}")
+                    raise PromiseBrokenError(
+                        "C5", f"after a fork, the parent process failed: {line['fault']}"
+                    )
                 what = f"a forked child {line['what']}"
                 if line["status"] is None:
                     raise PromiseBrokenError("C5", f"{what} hung")
@@ -102,4 +104,4 @@ class ErrorPromises:
                         "C5", f"{what} ended with status {line['status']} instead of {line['wanted']}"
                     )
                 if line["changed"]:
-                    raise PromiseBrokenError("C5", f"{what} changed the files of its parent")
+                    raise PromiseBrokenError("C5", f"{what} changed the files of its parent process")

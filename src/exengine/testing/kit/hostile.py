@@ -223,7 +223,7 @@ def _goes_on(storage: DataStorage, model: Model, subject: Subject) -> None:
 
 def _judge(error: ExEngineError | None, outcome: str) -> None:
     if error is None and outcome == REFUSED:
-        raise PromiseBrokenError("", "the input was accepted, although no format can return it")
+        raise PromiseBrokenError("", "the input must be refused, but was accepted")
     if error is not None and outcome == STORED:
         raise PromiseBrokenError("", f"the input must be accepted, but was refused ({describe(error, 150)})")
 

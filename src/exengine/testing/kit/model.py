@@ -99,7 +99,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         axes = data.draw(strategies.sampled_from([put.axes for put in self.model.frames.values()]))
         other = self.subject.frame(axes, salt=1)
         if not isinstance(refusal_of(lambda: self.storage.put(axes, other, {})), CoordinatesExistError):
-            raise PromiseBrokenError("P4", f"the frame at {axes} was replaced")
+            raise PromiseBrokenError(
+                "P4", f"put at {axes}, where a frame exists, did not raise CoordinatesExistError"
+            )
 
     @_open
     @stateful.rule(axes=_bad_coordinates)
@@ -107,7 +109,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put a frame at invalid coordinates."""
         frame = self.subject.frame(self.subject.axes(0))
         if refusal_of(lambda: self.storage.put(axes, frame, {})) is None:
-            raise PromiseBrokenError("P2", f"a frame was accepted at {axes!r}")
+            raise PromiseBrokenError("P2", f"put accepted the invalid coordinates {axes!r}")
 
     @_open
     @stateful.rule(number=_numbers, kind=_bad_arrays)
@@ -118,7 +120,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
         axes = self.subject.axes(number)
         if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
-            raise PromiseBrokenError("P2", f"put accepted {kind} as an array")
+            raise PromiseBrokenError("P2", f"put accepted invalid pixels ({kind})")
 
     @_open
     @stateful.precondition(lambda machine: machine.subject.can.metadata)
@@ -127,7 +129,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         """Put a frame with metadata that JSON cannot represent."""
         axes, frame, _ = self._frame(number, None)
         if refusal_of(lambda: self.storage.put(axes, frame, value)) is None:
-            raise PromiseBrokenError("P9", f"put accepted the metadata {value!r}")
+            raise PromiseBrokenError("P9", f"put accepted the invalid metadata {value!r}")
 
     @_open
     @stateful.rule(number=_numbers)
@@ -186,7 +188,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             if not isinstance(refusal_of(lambda: self.storage.get_metadata(axes)), CoordinatesNotFoundError):
                 raise PromiseBrokenError(
                     "R1",
-                    f"get_metadata({axes}) did not raise CoordinatesNotFoundError; no frame was put there",
+                    f"no frame was put at {axes}, but get_metadata did not raise CoordinatesNotFoundError",
                 )
         elif self.subject.can.metadata:
             check_metadata(self.storage, axes, self.model.frames[frozenset(axes.items())].metadata)
@@ -234,7 +236,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             call()
         except Exception as error:
             raise PromiseBrokenError(
-                "N1", f"{what}() on a storage that is {self.state} raised {error!r:.200}"
+                "N1", f"in the state {self.state!r}, {what}() raised {error!r:.200}"
             ) from error
 
     @_ended
@@ -244,7 +246,9 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         axes, frame, metadata = self._frame(number, {})
         error = refusal_of(lambda: self.storage.put(axes, frame, metadata))
         if not isinstance(error, StorageStateError | NotImplementedError):
-            raise PromiseBrokenError("P5", f"put into a storage that is {self.state} {ending_of(error)}")
+            raise PromiseBrokenError(
+                "P5", f"in the state {self.state!r}, put {ending_of(error)}, but must be refused"
+            )
 
     @stateful.precondition(lambda machine: machine.state == "closed" and machine.reopens)
     @stateful.rule()
@@ -288,7 +292,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             and len(self.storage) != len(self.model.frames)
         ):
             raise PromiseBrokenError(
-                "P2", f"len(storage) is {len(self.storage)}, but {len(self.model.frames)} frames were stored"
+                "P2", f"len(storage) is {len(self.storage)}; stored frames: {len(self.model.frames)}"
             )
 
     @stateful.invariant()
@@ -315,7 +319,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
 
 
 def run_model(subject: Subject, *, reduce: bool = True) -> None:
-    """Run the state machine on a backend and raise the first fault, by default reduced to a few calls."""
+    """Run the state machine on a backend and raise an error for the first fault."""
     phases = [phase for phase in hypothesis.Phase if reduce or phase.name in ("explicit", "generate")]
     settings = hypothesis.settings(
         max_examples=EXAMPLES,

@@ -43,7 +43,7 @@ class OptionPromises:
     @promise("N6")
     def test_the_summary_metadata_is_the_same_after_reopening(self, subject: Subject) -> None:
         if _SUMMARY not in [option.name for option in options_of(subject.cls)]:
-            raise NotPromised(f"there is no option {_SUMMARY}")
+            raise NotPromised(f"the backend has no option {_SUMMARY}")
         for summary in SUMMARIES:
             for ended in (True, False):
                 own = subject.with_options(**{_SUMMARY: summary})
@@ -159,7 +159,7 @@ def _is_chosen(option: Option) -> bool:
 
 
 def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
-    """Yield the values of every other option, one at a time, because an option may depend on another one."""
+    """Yield each value of each other option in a dict, because an option may depend on another one."""
     for other in options:
         if other is not option:
             for value in values_of(other.annotation):
@@ -168,7 +168,7 @@ def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
 
 
 def _stores(subject: Subject) -> str:
-    """Store frames and read them back. Return the refusal of the options or a frame, or an empty string."""
+    """Store frames and read them back. Return the refusal if there is one, otherwise an empty string."""
     try:
         path = subject.new_path()
         storage = subject.create(path)
@@ -199,7 +199,7 @@ def _smooth(frame: Any) -> Any:
 def _has_effect(
     subject: Subject, option: Option, others: dict[str, Any], traces: dict[str, Any], *, large: bool
 ) -> bool:
-    """Return whether two values of an option leave different traces, with small or with large frames."""
+    """Return whether two values of an option have different visible effects, with small or large frames."""
     first: Any = None
     values = [value for value in values_of(option.annotation) if value is not None]
     sets = [others, *({**others, option.name: value} for value in values)]
@@ -243,7 +243,7 @@ def _trace_of(subject: Subject, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _differ(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    """Return whether two traces differ in anything but the text of an option's value in a header."""
+    """Return whether two traces differ by more than the space that a recorded option value needs."""
     if one[0] != other[0] or len(one[1]) != len(other[1]):
         return True
     for sizes, others in zip(one[1], other[1], strict=True):
@@ -281,7 +281,7 @@ class _counted:  # noqa: N801 - a context manager
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """Return the sizes of a dataset's files by name, without those that the kernel writes."""
+    """Return the size of each file of a dataset, by name, except for the files that the kernel writes."""
     if not path.exists():
         return {}
     return {

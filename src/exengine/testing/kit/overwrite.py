@@ -42,7 +42,7 @@ class OverwritePromises:
             told = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
             if told is not None:
                 raise PromiseBrokenError(
-                    "D4", f"overwriting a dataset of the backend was refused: {told['message']}"
+                    "D4", f"overwriting a dataset of the backend failed: {told['message']}"
                 )
             others = sorted(set(os.listdir(path.parent)) - {file.name for file in dataset_at(path)})
             if others:
@@ -83,7 +83,7 @@ def _needs_place(subject: Subject) -> None:
 
 
 def _needs_declared_files(subject: Subject) -> None:
-    """If the backend declares no files, check that overwriting deletes nothing, then end the test."""
+    """If the backend has no ``dataset_files``, check that overwriting deletes nothing, then end the test."""
     _needs_place(subject)
     declared = subject.cls.dataset_files
     if declared:

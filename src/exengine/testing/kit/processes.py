@@ -19,7 +19,7 @@ FRAMES = 30
 WATCHED, WATCHED_THOROUGH = 120, 1500
 """The number of frames that are put while another process reads."""
 SECONDS = 100
-"""The approximate number of attempts to create a dataset, from threads, while another writer uses its path.
+"""The approximate number of attempts, in several threads, to create a dataset at a path in use.
 
 All of the attempts must be refused.
 """
@@ -74,7 +74,7 @@ class ProcessPromises:
         met = told["met"]
         if met is None and told["faults"]:
             raise PromiseBrokenError(
-                "P7", f"the file reached its size limit, but nothing was raised; {told['faults'][0]}"
+                "P7", f"no error was raised although the file size was limited; fault: {told['faults'][0]}"
             )
         if met is None:
             raise NotRun("the backend wrote all frames without exceeding the file size limit of 64 KiB")
@@ -120,7 +120,7 @@ class ProcessPromises:
             raise PromiseBrokenError("R3", f"a reader in a child process failed: {told['faults'][0]}")
         counts = told["counts"]
         if counts != sorted(counts):
-            raise PromiseBrokenError("R3", f"the number of frames that a reader found decreased: {counts}")
+            raise PromiseBrokenError("R3", f"a reader found fewer frames than before (counts: {counts})")
         if counts[-1] != count:
             raise PromiseBrokenError(
                 "R3",
@@ -245,7 +245,7 @@ class LivePromises:
         spec: dict[str, Any] = {"path": os.fspath(path), "count": _LIVE_FRAMES, "level": "put", "end": "wait"}
         with Child(subject, "write", **spec) as writer:
             writer.wait_for(_SEEN_LIVE - 1)
-            _are_seen(subject, path, _SEEN_LIVE, "while the others were being written")
+            _are_seen(subject, path, _SEEN_LIVE, "while further frames were being written")
             writer.wait_for(_LIVE_FRAMES - 1)
             _are_seen(subject, path, _LIVE_FRAMES, "while the writer was alive")
             writer.kill()
@@ -263,7 +263,7 @@ def _are_seen(subject: Subject, path: Path, count: int, when: str) -> None:
 
 
 def _refused_by_lock(subject: Subject, path: Path) -> dict[str, Any] | None:
-    """Try to overwrite a dataset. Return the refusal; None if it only says that dataset_files is missing."""
+    """Try to overwrite a dataset. Return the refusal, unless it only says that dataset_files is missing."""
     told: dict[str, Any] | None = try_to_create(subject, os.fspath(path), "overwrite")["refused"]
     if told is not None and not subject.cls.dataset_files and "DatasetExistsError" in told["kinds"]:
         return None
@@ -283,7 +283,7 @@ def _flushes(subject: Subject) -> bool:
 
 
 def _killed_after(subject: Subject, level: str, label: str) -> None:
-    """Kill a process that has written one frame in one dataset, and several in another."""
+    """Kill a process that is writing two datasets, and check that all frames put so far survive."""
     one, several = subject.new_path(), subject.new_path()
     before = [(os.fspath(one), 1)]
     spec: dict[str, Any] = {"before": before, "count": FRAMES, "level": level, "end": "wait"}
@@ -295,7 +295,7 @@ def _killed_after(subject: Subject, level: str, label: str) -> None:
 
 
 def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
-    """Return the status of a dataset. Raise an error unless its first frames are present and intact."""
+    """Return the status of a dataset. Raise an error unless its first ``count`` frames are intact."""
     opened = subject.open(path)
     present, faults = look(subject, opened, count)
     if faults:
@@ -303,7 +303,7 @@ def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatu
     lost = sorted(set(range(count)) - set(present))
     if lost:
         raise PromiseBrokenError(
-            label, f"{len(lost)} of {count} frames were lost; their frame numbers begin with {lost[:10]}"
+            label, f"lost frames: {len(lost)} of {count}; the first of their numbers: {lost[:10]}"
         )
     return status_of(opened)
 
@@ -334,5 +334,5 @@ def _opens_or_refuses(subject: Subject) -> None:
         first = next(iter(child.lines()))
     if first.get("foreign") or first.get("wrong"):
         raise PromiseBrokenError(
-            "R3", f"could not open a dataset that was being written: {first['foreign'] or first['wrong']}"
+            "R3", f"reading a dataset that was being written failed: {first['foreign'] or first['wrong']}"
         )

@@ -58,7 +58,9 @@ class PutPromises:
             for spelling in _spellings(put.axes):
                 if spelling not in storage:
                     raise PromiseBrokenError(
-                        "P1", f"a frame was put at {put.axes}, but cannot be found as {spelling!r}"
+                        "P1",
+                        f"the frame put at {put.axes} cannot be found at the equivalent coordinates "
+                        f"{spelling!r}",
                     )
                 if not np.array_equal(storage.get_data(spelling), put.frame):
                     raise PromiseBrokenError("P1", f"get_data({spelling!r}) returned a different frame")
@@ -111,7 +113,9 @@ class PutPromises:
         error = refusal_of(lambda: storage.put_many(batch))
         if not isinstance(error, CoordinatesExistError):
             raise PromiseBrokenError(
-                "P4", f"put_many at coordinates that already have a frame {ending_of(error)}"
+                "P4",
+                f"put_many at coordinates that already have a frame {ending_of(error)}, but must raise "
+                "CoordinatesExistError",
             )
         model.add(subject.axes(2), subject.frame(subject.axes(2)), subject.numbered(2))
         model.check(storage, "P2", absent=subject.axes(3))
@@ -275,7 +279,7 @@ def _refuses_metadata(subject: Subject) -> None:
     storage = subject.create()
     axes = subject.axes(0)
     if refusal_of(lambda: storage.put(axes, subject.frame(axes), {"exposure_ms": 10})) is None:
-        subject.refuses(lambda: storage.get_metadata(axes), "metadata")
+        subject.refuses(lambda: storage.get_metadata(axes), "get_metadata")
 
 
 def _spellings(axes: dict[str, int | str]) -> list[Any]:

@@ -44,7 +44,7 @@ class ReadPromises:
                 if not any(axis in str(error) for axis in subject.axes(0) if axis not in axes):
                     raise PromiseBrokenError(
                         "R1",
-                        f"the error message for {axes} mentions no axis of the dataset: {error!s:.200}",
+                        f"the error message for {axes} mentions none of the missing axes: {error!s:.200}",
                     ) from error
 
     @promise("R1")
@@ -151,7 +151,7 @@ class ReadPromises:
                 raise PromiseBrokenError("R4", f"in the {attempt} iteration, {fault}") from fault
         storage.finish()
         if coordinates_of(storage) != wanted or len(storage) != len(wanted):
-            raise PromiseBrokenError("R4", "the order of the coordinates changed after finish")
+            raise PromiseBrokenError("R4", "the coordinates or len(storage) changed after finish")
 
     @promise("R4", code="EX305")
     def test_a_storage_that_is_empty_is_true(self, subject: Subject) -> None:

@@ -38,7 +38,9 @@ class RecoveryPromises:
         again = _recover(source, output=output)
         if again.outcome != "already recovered" or tree_of(output.parent) != first:
             raise PromiseBrokenError(
-                "C3", f"recovering again ended with the outcome {again.outcome!r} or changed the copy"
+                "C3",
+                "recovering again changed the copy, or did not end with the outcome 'already recovered' "
+                f"(outcome: {again.outcome!r})",
             )
         if tree_of(source.parent) != before:
             raise PromiseBrokenError("C3", "recovering into a copy changed the original")
@@ -54,7 +56,8 @@ class RecoveryPromises:
         if report.outcome != "nothing to recover" or os.path.lexists(output):
             raise PromiseBrokenError(
                 "C3",
-                f"recovering a finished dataset ended with the outcome {report.outcome!r} or created a copy",
+                "recovering a finished dataset created a copy, or did not end with the outcome "
+                f"'nothing to recover' (outcome: {report.outcome!r})",
             )
         if tree_of(source.parent) != before:
             raise PromiseBrokenError("C3", "recovering a finished dataset changed it")
@@ -75,8 +78,8 @@ class RecoveryPromises:
             if not isinstance(error, UnsupportedOperationError) or tree_of(source.parent) != before:
                 raise PromiseBrokenError(
                     "C3",
-                    "recover_in_place is not implemented, but recovering with in_place=True "
-                    f"{ending_of(error)} or changed files",
+                    "recover_in_place is not implemented, but recovering with in_place=True changed files or "
+                    f"was not refused as documented (it {ending_of(error)})",
                 )
             return
         planned = _recover(source, in_place=True, dry_run=True)
@@ -93,7 +96,9 @@ class RecoveryPromises:
         again = _recover(source, in_place=True)
         if again.outcome != "nothing to recover" or tree_of(source.parent) != first:
             raise PromiseBrokenError(
-                "C3", f"recovering again ended with the outcome {again.outcome!r} or changed files"
+                "C3",
+                "recovering again changed files, or did not end with the outcome 'nothing to recover' "
+                f"(outcome: {again.outcome!r})",
             )
 
 
@@ -140,7 +145,7 @@ def _is_recovered(subject: Subject, path: Path, model: Model, report: Any) -> No
 
     if (report.outcome, report.frames, report.lost) != ("recovered", len(model.frames), []):
         raise PromiseBrokenError(
-            "C3", f"{len(model.frames)} frames survived, but recover reported {report.to_dict()!r:.300}"
+            "C3", f"surviving frames: {len(model.frames)}, but recover reported {report.to_dict()!r:.300}"
         )
     opened = subject.open(path)
     model.check(opened, "C3")

@@ -121,7 +121,7 @@ class ResourcePromises:
 
     @staticmethod
     def _lines(child: Child) -> Iterator[dict[str, Any]]:
-        """Yield the lines that a child prints. If opening a dataset hangs or kills it, yield the error."""
+        """Yield the lines that a child prints, and an error if opening a dataset hangs or kills the child."""
         opening = False
         try:
             for line in child.lines(_PATIENCE_S, each_line=True):
@@ -147,7 +147,9 @@ class ResourcePromises:
         for what in ("again", "put", "finish"):
             if not told[what]:
                 call = {"again": "flush(durable=True)", "put": "put", "finish": "finish"}[what]
-                raise PromiseBrokenError("P7", f"after a failed sync, {call} returned instead of raising")
+                raise PromiseBrokenError(
+                    "P7", f"after a failed sync, {call} returned instead of raising an error"
+                )
         if told["status"] == "complete":
             raise PromiseBrokenError("P7", "after a failed sync, the dataset has the status complete")
 

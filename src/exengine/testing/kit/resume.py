@@ -94,7 +94,9 @@ def _resume(subject: Subject, path: Path, end: str) -> DataStorage:
         )
     status = status_of(subject.open(path)) if subject.can.reopen else None
     if status not in (None, DatasetStatus.INCOMPLETE):
-        raise PromiseBrokenError("N5", f"a dataset that is being continued is {status} (first writer: {end})")
+        raise PromiseBrokenError(
+            "N5", f"the status is {status} while a dataset is continued (first writer: {end})"
+        )
     return found[0]
 
 
@@ -105,13 +107,11 @@ def _is_protected(subject: Subject, path: Path, storage: DataStorage) -> None:
     if not isinstance(error, CoordinatesExistError):
         raise PromiseBrokenError(
             "N5",
-            f"a second frame at the same coordinates was not refused; put {ending_of(error)}",
+            f"a second frame at the same coordinates must be refused, but put {ending_of(error)}",
         )
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, DatasetLockedError):
-        raise PromiseBrokenError(
-            "N5", f"a second writer was not refused as locked; resume {ending_of(error)}"
-        )
+        raise PromiseBrokenError("N5", f"a second writer must be refused, but resume {ending_of(error)}")
 
 
 def _is_final(subject: Subject, path: Path) -> None:
@@ -120,5 +120,7 @@ def _is_final(subject: Subject, path: Path) -> None:
     error = refusal_of(lambda: subject.resume(path))
     if not isinstance(error, StorageStateError) or tree_of(path.parent) != before:
         raise PromiseBrokenError(
-            "N5", f"resume of a complete dataset {ending_of(error, 150)}, or changed its files"
+            "N5",
+            "resume of a complete dataset changed its files, or was not refused as documented "
+            f"(it {ending_of(error, 150)})",
         )

@@ -32,7 +32,7 @@ _TOLD = "exengine"
 
 
 class KitTests(pytest.Module):
-    """The kit's tests for one backend or source. pytest collects them although the user has no test file."""
+    """The kit's tests for one backend or source. They need no test file of the user."""
 
     backend = ""
     variant = ""
@@ -63,7 +63,7 @@ class KitRun:
         self.names: list[str] = list(dict.fromkeys(config.getoption("exengine_backend")))
         self.sources: list[str] = list(dict.fromkeys(config.getoption("exengine_source")))
         self.target: str | None = config.getoption("exengine_results")
-        self._variants: dict[str, tuple[str, ...]] = {}  # names by plugin, with the default "" first
+        self._variants: dict[str, tuple[str, ...]] = {}  # variant names by plugin; the default "" is first
         self._reports: dict[str, dict[str, list[TestReport]]] = {}  # the reports by plugin and variant
         self._results: dict[str, Results] = {}
 

@@ -1,4 +1,4 @@
-"""Tests that an untrusted dataset is harmless: D3, C1. Opening it runs no code and accesses no outside files.
+"""Tests that an untrusted dataset is harmless: D3, C1. Opening it runs no code and accesses no other files.
 
 Each hostile dataset is opened and read in a child process that watches Python's audit events.
 """
@@ -63,7 +63,7 @@ class SecurityPromises:
             calls = child.result()["calls"]
         if calls:
             raise PromiseBrokenError(
-                "D5", f"these were called while a dataset was read: {', '.join(sorted(set(calls)))}"
+                "D5", f"forbidden calls while a dataset was read: {', '.join(sorted(set(calls)))}"
             )
 
     @promise("D3", "D1")
@@ -179,7 +179,7 @@ def _with_other_manifests(subject: Subject, original: Path) -> Iterator[tuple[st
     for text in texts:
         path = copy_of(subject, original)
         Path(own_path(path, MANIFEST_NAME)).write_bytes(text)
-        yield os.fspath(path), f"the manifest has {len(text)} bytes, beginning with {text[:8]!r}"
+        yield os.fspath(path), f"the manifest begins with {text[:8]!r} (size in bytes: {len(text)})"
 
 
 def _traps(nodes: list[str]) -> list[Callable[[Path, Path], None]]:

@@ -57,7 +57,7 @@ class Calls:
 
     @property
     def failed(self) -> str:
-        """The name of the function that failed; empty if there were fewer calls."""
+        """The name of the function whose call failed; empty if that call was not reached."""
         return self.seen[self.number] if 0 <= self.number < len(self.seen) else ""
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +109,7 @@ def inodes_of(root: str) -> dict[int, str]:
 
 
 def _inodes_beside(path: str) -> dict[int, str]:
-    """Map the inodes of the files that ExEngine keeps next to a single-file dataset to their paths."""
+    """Return the paths of the files that ExEngine keeps next to a single-file dataset, by inode."""
     return {os.lstat(file).st_ino: os.fspath(file) for file in dataset_at(Path(path))[1:]}
 
 
@@ -150,7 +150,7 @@ class Syncs:
             inode = os.fstat(fd if isinstance(fd, int) else fd.fileno()).st_ino
             path = inodes_of(self._root).get(inode)
             if path is not None:
-                self._note(path)  # before the call, because another thread may write during the call
+                self._note(path)  # record first, because another thread may write during the call
             return real(fd, *more)
 
         return call
@@ -173,7 +173,7 @@ class Syncs:
                 self._files[inode] = file.read()
 
     def sees(self, lacking: list[str]) -> bool:
-        """Return whether Python code opened these files of a dataset. Otherwise, their syncs are not seen."""
+        """Return whether Python code opened all of these files; only then are their syncs recorded."""
         return all(os.path.basename(name) in self._opened for name in lacking if os.path.isfile(name))
 
     def restore(self, dataset: str, copy: str) -> list[str]:

@@ -86,7 +86,7 @@ def _outcome(subject: Subject, path: Path, count: int) -> dict[str, Any]:
 
 
 def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
-    """Read everything. Return descriptions of wrong data and of a foreign exception, or empty strings."""
+    """Read everything. Return any fault in the data, and any exception that is not an ExEngineError."""
     from exengine.testing.frames import same
 
     wanted = [subject.axes(number) for number in range(count)]
@@ -107,7 +107,7 @@ def _read(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
             return wrong, describe(error)
     status = str(status_of(storage))
     if missing and status == _COMPLETE:
-        wrong = wrong or f"{missing} frames are missing, but the status is complete"
+        wrong = wrong or f"the status is complete, but the number of missing frames is {missing}"
     if subject.can.iterable and status == _COMPLETE:
         known = {key_of(axes) for axes in wanted}
         strange = [dict(axes) for axes in storage if key_of(axes) not in known]

@@ -28,7 +28,7 @@ def name_in(path: Path, file: Path) -> str:
 
 
 def place_in(original: Path, file: Path) -> Callable[[Path], Path]:
-    """Return a function that takes a copy of the dataset and returns the path of the file in it."""
+    """Return a function that maps the path of a copy of the dataset to the path of this file in the copy."""
     if original.is_dir():
         return lambda copy: copy / file.relative_to(original)
     return lambda copy: copy.with_name(copy.name + file.name.removeprefix(original.name))

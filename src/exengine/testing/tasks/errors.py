@@ -1,4 +1,4 @@
-"""Tasks in which the disk fails, to show whether an error reaches the caller and which frames survive it."""
+"""Tasks in which the disk fails, to show whether an error reaches the caller and which frames survive."""
 
 import errno
 import os

@@ -113,7 +113,7 @@ class Forked:
         """
         if self._code is None:
             line = self._line(timeout)
-            self._code = int(line) if line else -signal.SIGKILL  # no line if the server has ended
+            self._code = int(line) if line else -signal.SIGKILL  # empty if the server has ended
             os.close(self._status)
         return self._code
 
@@ -136,7 +136,7 @@ class Server:
     Parameters
     ----------
     command : list of str
-        The command that ends in a call to :func:`serve`; the number of its socket's descriptor is appended.
+        The command that calls :func:`serve`; the file descriptor of its socket is appended as an argument.
     environment : dict
         The environment of the server.
     without : frozenset of str, optional
@@ -187,7 +187,7 @@ class Server:
             self.ask({"load": [name for name in new if name.partition(".")[0] not in self._without]}, [])
 
     def again(self, package: str) -> "Server":
-        """Stop this server, and return one that has imported the same modules, except those of a package."""
+        """Stop this server. Return one that has imported the same modules, except those of ``package``."""
         self.stop()
         other = Server(self._command, self._environment, self._without | {package})
         other.load(self._loaded)
@@ -267,7 +267,7 @@ def serve(descriptor: int) -> tuple[str, str]:
             if request is None:
                 _end(children)
             elif "kill" in request:
-                if request["kill"] in children:  # a process ID stays valid until it is waited for
+                if request["kill"] in children:  # a process keeps its ID until it has been waited for
                     os.kill(request["kill"], signal.SIGKILL)
             elif "load" in request:
                 starter = starter or _load(request["load"])
@@ -299,7 +299,7 @@ def _may_fork() -> bool:
 def _load(names: list[str]) -> str:
     """Import modules until one starts a thread; return the package of that module, or an empty string."""
     for name in names:
-        with contextlib.suppress(Exception):  # a module that a library made in memory cannot be imported
+        with contextlib.suppress(Exception):  # a module that a library created in memory cannot be imported
             importlib.import_module(name)
         if not _may_fork():
             return name.partition(".")[0]
@@ -318,7 +318,7 @@ def _report(descriptor: int, line: str) -> None:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
-    """Turn a fork into the process of a task."""
+    """Prepare a fork to run a task like a process that was started on its own."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

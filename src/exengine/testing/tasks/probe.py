@@ -14,7 +14,7 @@ from exengine.testing.watch import Watch
 
 
 def run_probe(subject: Subject, spec: dict[str, Any]) -> None:
-    """Open damaged or hostile datasets, read those that open, and report errors and forbidden actions."""
+    """Open damaged or hostile datasets and, if possible, read them. Report errors and forbidden actions."""
     watch = watch_after(subject, spec) if spec.get("good") else None
     limit_memory()
     for path in spec["paths"]:
@@ -75,7 +75,7 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
             return describe(error), wrong
     status = status_of(storage)
     if missing and status == "complete":
-        wrong = wrong or f"{missing} frames are missing, but the status is complete"
+        wrong = wrong or f"the status is complete, but the number of missing frames is {missing}"
     return "", wrong
 
 

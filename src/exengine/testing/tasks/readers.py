@@ -1,4 +1,4 @@
-"""Tasks that read a dataset while another process writes it, with the backend or with a foreign reader."""
+"""Tasks that read a dataset, with the backend or a foreign reader, while another process writes it."""
 
 import importlib
 import sys
@@ -46,9 +46,9 @@ def run_watch(subject: Subject, spec: dict[str, Any]) -> None:
         storage = subject.open(Path(spec["path"]))
         present, faults = look(subject, storage, spec["count"])
         if present != list(range(len(present))):
-            faults.append(f"the frames {present} are present, but earlier frames are missing")
+            faults.append(f"earlier frames are missing; the frames found are {present}")
         if subject.can.iterable and len(storage) < len(present):
-            faults.append(f"len(storage) is {len(storage)}, but {len(present)} frames are present")
+            faults.append(f"len(storage) is {len(storage)}, but the number of frames found is {len(present)}")
         storage.close()
         counts.append(len(present))
         if len(counts) == 1:
