@@ -72,7 +72,7 @@ class PluginRegistry:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
+        """Discard all records and outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = None
 

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 STATE_TEXTS = {
     "found": "installed",
     "valid": "ready",
-    "invalid": "refused: it breaks the contract",
+    "invalid": "rejected: violates the contract",
     "broken": "cannot be loaded",
     "conflict": "two packages claim the name",
 }

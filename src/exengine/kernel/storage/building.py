@@ -108,7 +108,7 @@ def discard_building(building: str, initial: Iterable[str] = ()) -> None:
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in initial:
-                with suppress(OSError):  # not created yet, or its folder contains another process's file
+                with suppress(OSError):  # no such file, or its folder contains another file
                     _remove(folder, name.split("/"))
             for name in _OWN:
                 with suppress(FileNotFoundError):

@@ -82,7 +82,7 @@ class Lifecycle:
 
     @property
     def disowned(self) -> bool:
-        """Whether the storage belongs to the process that forked the current process."""
+        """Whether the storage belongs to the parent of this forked process."""
         return self.refusal is StorageStateError
 
     @property

@@ -120,8 +120,8 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         data = self._storage.get_data(axes)
         if data.shape != self._frame_shape or data.dtype != self.dtype:
             raise UnsupportedOperationError(
-                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first has "
-                f"{self._frame_shape} and {self.dtype}, so they cannot form one array"
+                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first frame "
+                f"has shape {self._frame_shape} and dtype {self.dtype}, so they cannot form one array"
             )
         return data
 

@@ -22,12 +22,12 @@ _storages: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
 
 
 def watch_handler(handler: _Owner) -> None:
-    """End this handler at exit, unless it is released first."""
+    """Arrange for this handler to be ended at exit, unless it is released first."""
     _handlers.add(handler)
 
 
 def watch_storage(storage: _Owner) -> None:
-    """End this storage at exit, after all handlers."""
+    """Arrange for this storage to be ended at exit, after all handlers."""
     _storages.add(storage)
 
 
