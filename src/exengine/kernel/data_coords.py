@@ -42,7 +42,7 @@ class DataCoordinates:
     Raises
     ------
     CoordinatesError
-        If axes are passed in both ways, or if a name or a position is invalid. Also a ``ValueError``.
+        If axes are passed in both ways, or if a name or a position is invalid. This is also a ``ValueError``.
 
     Notes
     -----

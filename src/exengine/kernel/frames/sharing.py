@@ -1,4 +1,4 @@
-"""Datasets that several processes can write: each of them writes a part, and the parts are joined.
+"""Datasets that several processes write together: each process writes a part, and the parts are then joined.
 
 A unit of work is the smallest set of frames that one process must write, such as those in one shard file.
 """

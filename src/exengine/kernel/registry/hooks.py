@@ -283,7 +283,7 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         hook = marks.get("specname") or name
         if marks.get("wrapper") or marks.get("hookwrapper"):
             faults.append(
-                f"{name} is a wrapper, which is not supported, because implementations are called "
+                f"{name} is a wrapper; wrappers are not supported, because implementations are called "
                 "independently of each other"
             )
         elif hook in known:

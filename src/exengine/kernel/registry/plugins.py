@@ -191,7 +191,7 @@ class PluginRegistry:
             outcome = record.outcome
             if outcome is NOT_LOADED:
                 loaded = self._load(record)
-                if record.outcome is NOT_LOADED:  # false if the plugin loaded itself during its import
+                if record.outcome is NOT_LOADED:  # false if the import has already loaded this plugin
                     record.settle(loaded)
                 outcome = record.outcome
         if outcome.state == "valid":

@@ -39,7 +39,7 @@ STATE_TEXTS = {
     "broken": "cannot be loaded",
     "conflict": "two packages claim the name",
 }
-"""Each state in plain words."""
+"""Maps each state to a description in plain words."""
 
 NOT_LOADED = Outcome("found")
 """The outcome of a record until its plugin is loaded."""

@@ -95,8 +95,8 @@ def present_frames(
         first = first or coordinates
         if len(coordinates) != len(places):
             raise UnsupportedOperationError(
-                f"the dataset has the axes {listed(places)}, but a frame has {listed(coordinates)}, so they "
-                "cannot form one array"
+                f"the axes of a frame ({listed(coordinates)}) differ from those of the dataset "
+                f"({listed(places)}), so the frames cannot form one array"
             )
         there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True
     if first is None:

@@ -270,7 +270,7 @@ class ManagedStorage(WrittenStorage):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Enter the failed state after an I/O error or an interrupt, but not if the frame was rejected."""
+        """Enter the failed state after an I/O error or an interrupt, unless the frame was only rejected."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)

@@ -82,8 +82,8 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         for axis in self.positions:
             if axis in (*of_frame, "image", "present"):
                 raise UnsupportedOperationError(
-                    f"the axis {axis!r} has the same name as another part of the Dataset; rename it with "
-                    "exengine convert --rename"
+                    f"the axis {axis!r} has the same name as another part of the Dataset; rename the axis "
+                    "with exengine convert --rename"
                 )
         self.dims = (*self.positions, *of_frame)
 

@@ -1,8 +1,8 @@
 """Ends forgotten handlers and storages when the process exits, and disowns copies made by a fork.
 
-At interpreter exit, handlers are drained first. Storages are then finished as aborted, each with a warning
-(promise N5). In a forked child process, the copies are disowned immediately: they close their copy of the
-parent's lock and reject writes.
+At interpreter exit, handlers are drained first. Storages that are still open are then aborted, each with a
+warning (promise N5). In a forked child process, the copies are disowned immediately: they close their copy of
+the parent's lock and reject writes.
 """
 
 import atexit

@@ -160,7 +160,7 @@ def parse_toml(text: str) -> Any:
     import tomllib
 
     if _LONG_KEY.search(text):
-        raise ValueError(f"a key has more than {MAX_KEY_PARTS} parts")
+        raise ValueError(f"a dotted key has more than {MAX_KEY_PARTS} parts")
     return _without_excess(tomllib.loads(text) or None)
 
 
@@ -211,7 +211,7 @@ def _children_of_node(node: Any) -> Iterable[Any]:
 
 
 def _refuse_repeated_keys(node: Any) -> None:
-    """Reject a mapping with a repeated key, for which YAML parsers silently use the last value."""
+    """Reject a mapping with a repeated key. YAML parsers would silently use the last value of the key."""
     import yaml
 
     seen: dict[str, int] = {}

@@ -110,7 +110,7 @@ class RecordedFileReader(SpoolReader):
 
 
 class EmptyFileReader(SpoolReader):
-    """A reader for a dataset without frames, whose writer was killed before it created the spool."""
+    """A reader for a dataset that is empty because its writer was killed before it created the spool."""
 
     reads_spool: ClassVar[bool] = False
 

@@ -118,7 +118,7 @@ class SpoolWriter:
         return spool
 
     def cut(self) -> None:
-        """Remove the parts of an incomplete frame that follow the last complete frame."""
+        """Remove the incomplete frame, if any, after the last complete frame."""
         os.ftruncate(self.journal, self._journal_end)
         os.ftruncate(self.pixels, self._end)
 

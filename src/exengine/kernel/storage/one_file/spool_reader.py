@@ -72,7 +72,7 @@ class SpoolReader(DatasetReader):
         return Scan(self.open_file(f"{self.real_path}.{JOURNAL}"), self.checksum)
 
     def open_file(self, path: str) -> int:
-        """Open a regular file, and return its descriptor; it is closed together with the dataset."""
+        """Open a regular file, and return its descriptor, which is closed together with the dataset."""
         self._descriptors.append(files.open_regular(path))
         return self._descriptors[-1]
 

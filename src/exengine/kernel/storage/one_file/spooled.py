@@ -313,7 +313,7 @@ def is_spooled(path: str) -> bool:
 
 
 def keep_damaged(path: str) -> None:
-    """Keep the files that a recovery in place is about to replace, under unused names."""
+    """Keep the files that a recovery in place is about to replace, by linking them to other names."""
     for part, kept in _DAMAGED.items():
         with suppress(FileExistsError, FileNotFoundError):
             os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
