@@ -23,7 +23,7 @@ LARGE_BYTES = 2**18
 
 _KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers kept in addition to those in flight
 _KEPT_BUFFERS = 48
-_MOST_LEAVING = 4  # number of large frames that have left but may still be in use by a thread
+_MOST_LEAVING = 4  # number of large frames that are no longer in flight but may still be in use
 _MOST_PREPARED = 2
 _MOST_LAYOUTS = 4
 _POPULATE: int | None = getattr(mmap, "MAP_POPULATE", None)

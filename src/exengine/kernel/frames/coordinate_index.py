@@ -172,16 +172,16 @@ class CoordinateIndex:
         if unknown:
             return (
                 f"no frame has the axis {' or '.join(map(repr, unknown))}; "
-                f"all axes: {', '.join(self._weights)}"
+                f"existing axes: {', '.join(self._weights)}"
             )
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():
                 if axis not in positions:  # another thread is adding the first frame with this axis
-                    return f"no frame has the axis {axis!r}; all axes: {', '.join(positions)}"
+                    return f"no frame has the axis {axis!r}; existing axes: {', '.join(positions)}"
                 if value not in positions[axis]:
                     return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
-            return f"the coordinates lack {', '.join(absent)}; all axes: {', '.join(self._weights)}"
+            return f"the coordinates lack {', '.join(absent)}; existing axes: {', '.join(self._weights)}"
         return "no frame has this combination of positions"

@@ -21,8 +21,8 @@ UnitOf = Callable[[DataCoordinates], Hashable]
 class SharedDatasets:
     """The methods of a backend that joins datasets from parts. Derive from it in addition to the base class.
 
-    A part is an unfinished dataset with some of the frames. Before they were stored, the part's ``expect``
-    method received the plan of the whole dataset.
+    A part is an unfinished dataset with some of the frames. Before the first of them was stored, the
+    part's ``expect`` method received the plan of the whole dataset.
     """
 
     @classmethod

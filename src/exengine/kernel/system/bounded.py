@@ -12,7 +12,7 @@ from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
 """The maximum number of values in a JSON document, including lists and dicts.
-So many values take about 200 MB of memory."""
+That many values take about 200 MB of memory."""
 MAX_VALUES = 50_000
 """The maximum number of values in a YAML or TOML document; values are counted again for each alias."""
 MAX_DEPTH = 50

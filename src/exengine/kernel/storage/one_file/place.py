@@ -131,7 +131,9 @@ class FilePlace(DatasetPlace):
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
         """Reject an unused path if files next to it belong to a dataset whose own file is missing."""
-        kept = f"{os.path.basename(path)} is missing; move them to the same folder, or choose another path"
+        kept = (
+            f"{os.path.basename(path)} is missing; move the files to the same folder, or choose another path"
+        )
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):
                 raise DatasetExistsError(f"{path}.{part} is part of a dataset, but {kept}")
