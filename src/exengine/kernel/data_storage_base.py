@@ -38,7 +38,7 @@ class DataStorage(StorageViews, ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
+    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns them."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of options, such as ``{"lz4": {"codec": "lz4"}}``. The conformance kit tests the backend

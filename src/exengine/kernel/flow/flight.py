@@ -280,5 +280,5 @@ class Flight:
     def disown(self) -> None:
         """Reject all frames, because this is a forked process and the threads exist only in its parent."""
         self.lock = threading.Lock()
-        self.error = RuntimeError("this process is a fork, and the handler belongs to its parent")
+        self.error = RuntimeError("this process was forked, and the handler belongs to the parent process")
         self.closed = self.concluded = True

@@ -116,7 +116,7 @@ class CoordinateIndex:
         return number
 
     def withdraw(self) -> None:
-        """Undo the last :meth:`reserve`, whose frame could not be written."""
+        """Undo the last :meth:`reserve`, because its frame could not be written."""
         while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 

@@ -22,7 +22,7 @@ _IMPORT = re.compile(
 )
 
 _Step = tuple[str, tuple[str, str] | None]
-"""A docstring, or the module from which the class is imported and the name of the class there."""
+"""Either the docstring of a class, or the module and the name from which the class is imported."""
 
 
 def summary_of(record: PluginRecord) -> str:

@@ -53,7 +53,7 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
         if not claimed.match_file(name):
             raise TypeError(
                 f"initial_files: {name!r:.200} matches none of the patterns of claimed_files: "
-                f"{', '.join(patterns) or 'there are none'}; add it to dataset_files"
+                f"{', '.join(patterns) or 'there are none'}; add a pattern to dataset_files"
             )
 
 

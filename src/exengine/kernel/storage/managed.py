@@ -321,7 +321,7 @@ class ManagedStorage(WrittenStorage):
         if refusal is StorageFinishedError:
             raise StorageFinishedError("the storage is finished, so its dataset can no longer be changed")
         if refusal is StorageStateError:
-            raise StorageStateError("this process is a fork, and the storage belongs to its parent")
+            raise StorageStateError("this process was forked, and the storage belongs to the parent process")
         raise StorageClosedError(f"the storage is closed; {how_to_reopen(self.path)}")
 
     def flush(self, durable: bool = False) -> None:

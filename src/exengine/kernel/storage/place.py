@@ -175,7 +175,7 @@ class DatasetPlace:
     def _take_lock(cls, path: str) -> int | None:
         lock, looks = manifest.take_lock(path, one_file=cls.one_file), 1
         while lock is None and looks < _LOOKS:
-            time.sleep(0.01)  # a process that only checks for a writer holds the lock briefly
+            time.sleep(0.01)  # a process that checks for a writer also holds the lock, but only briefly
             lock, looks = manifest.take_lock(path, one_file=cls.one_file), looks + 1
         return lock
 

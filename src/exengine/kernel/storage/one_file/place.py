@@ -162,8 +162,8 @@ class FilePlace(DatasetPlace):
             raise OSError(
                 errno.EEXIST, "another program has changed the file; it was not replaced", self.path
             )
-        # The manifest lists both samples before the file is replaced, so that the dataset can be overwritten
-        # even if the process is killed between the two steps.
+        # The manifest lists the samples of the old and the new file before the file is replaced, so that the
+        # dataset can be overwritten even if the process is killed between the two steps.
         self._content["samples"] = [sample for sample in (there, sample_of(new)) if sample]
         self._write(durable=True)
         if there is None:
