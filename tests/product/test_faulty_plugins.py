@@ -371,7 +371,8 @@ def assert_the_good_ones_work():
 
 def test_a_conflict_is_settled_by_the_name_of_the_distribution(site, capsys):
     assert main(["backends", "show", "twin"]) == 2
-    assert "write 'exengine-twin:twin' or 'twin-b:twin', or uninstall one of them" in capsys.readouterr().err
+    choice = "use the name 'exengine-twin:twin' or 'twin-b:twin', or uninstall one of the distributions"
+    assert choice in capsys.readouterr().err
     assert main(["backends", "show", "twin-b:twin"]) == 0
     assert plugins.BACKENDS.load("exengine-twin:twin").__module__ == "faulty_twin"
 

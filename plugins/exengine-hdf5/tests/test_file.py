@@ -135,7 +135,7 @@ def test_a_record_that_leads_out_of_the_file_is_damage(path, write, compression,
     content[at : at + RECORD.size + 4] = head + struct.pack("<I", crc32c.crc32c(head))
     path.write_bytes(content)
     with exengine.open_dataset(path) as dataset:
-        with pytest.raises(DatasetDamagedError, match="the file is shorter than the frame"):
+        with pytest.raises(DatasetDamagedError, match="the file ends before the end of the frame"):
             dataset[next(iter(written))]
         for axes, pixels in [*written.items()][1:]:
             assert np.array_equal(dataset[axes], pixels)

@@ -20,8 +20,8 @@ class StorageCapabilities:
     persistent: bool = False
     """The dataset outlives the process and is stored at a path."""
     dtypes: tuple[str, ...] | None = None
-    """Names of the numpy dtypes that the format can store. None means all boolean and numeric dtypes;
-    ``check_frame`` may reject any other dtypes, such as strings, dates and structured dtypes."""
+    """Names of the numpy dtypes that the format can store. None means all boolean and numeric dtypes.
+    Other dtypes, such as strings, dates and structured dtypes, may be rejected by ``check_frame``."""
     ndim: tuple[int, ...] | None = None
     """The numbers of dimensions that a frame may have; None means any."""
     same_shape: bool = False

@@ -42,7 +42,7 @@ class DataCoordinates:
     Raises
     ------
     CoordinatesError
-        If axes are passed in both ways, or if a name or a position is invalid. This is a ``ValueError``.
+        If axes are passed in both ways, or if a name or a position is invalid. This is also a ``ValueError``.
 
     Notes
     -----
@@ -324,7 +324,7 @@ def snapshot(coordinates: object) -> DataCoordinates:
     Parameters
     ----------
     coordinates : DataCoordinates or mapping
-        A caller's coordinates. If they are not frozen, they are copied, and neither modified nor hashed.
+        A caller's coordinates, which are neither modified nor hashed. They are copied unless they are frozen.
 
     Returns
     -------

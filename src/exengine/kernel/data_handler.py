@@ -1,15 +1,16 @@
 """Uses its own threads to move frames from a producer to a storage, and never loses a frame silently.
 
 This module provides the interface to producers and readers. :mod:`exengine.kernel.flow` contains the bounded
-queue, and the threads that process and store the frames. The storage alone keeps the storage promises.
+queue, and the threads that process and store the frames. The storage promises are the responsibility of the
+storage alone.
 
 Threads: ``exengine-process`` (only with a process function; one or more) and ``exengine-store``. All are
 daemon threads, so that a forgotten handler does not keep the interpreter alive; such a handler is drained at
 exit (:mod:`exengine.kernel.system.at_exit`). A single lock guards the state that the threads share. The lock
 is not held while user code runs (process function, storage, futures).
 
-The next calls of ``put`` and ``await_completion`` raise the first error. Frames that were accepted before the
-error are still passed to the storage.
+The next calls to ``put`` and ``await_completion`` raise the first error. Frames that were accepted before it
+are still passed to the storage.
 """
 
 import logging
@@ -124,7 +125,7 @@ class DataHandler:
         self._flight = flight = Flight(policy, processing=self._processes)
         self._copies = FrameBuffers()
         self._gaps = GapFinder(flight.ledger)
-        # Maps the coordinates of each rejected frame to the number of rejections and its ledger entries.
+        # Maps the coordinates of each rejected frame to how often it was rejected and to its ledger entries.
         self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
         self._storing = Storing(storage, flight, observers, on_error, self._copies)
@@ -249,7 +250,7 @@ class DataHandler:
         except BaseException as error:
             with flight.lock:
                 if taken:
-                    flight.index = None  # the index may lack this frame and is rebuilt when needed
+                    flight.index = None  # it may lack this frame, and is rebuilt when needed
                     flight.arrivals.wake_all()
                 else:
                     self._count_refusal(coordinates, where, error)

@@ -38,7 +38,7 @@ class DataStorage(StorageViews, ABC):
 
     capabilities: StorageCapabilities = StorageCapabilities()
     """The capabilities and limits of the backend with its default options. If they depend on the options, an
-    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns the same."""
+    instance sets its own capabilities, and :meth:`exengine.DataStorage.capabilities_for` returns them."""
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of options, such as ``{"lz4": {"codec": "lz4"}}``. The conformance kit tests the backend
@@ -108,7 +108,7 @@ class DataStorage(StorageViews, ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            If no frame exists at the coordinates. This is a ``KeyError``.
+            If no frame exists at the coordinates. The error is also a ``KeyError``.
         """
 
     @abstractmethod
@@ -118,7 +118,7 @@ class DataStorage(StorageViews, ABC):
         Raises
         ------
         CoordinatesNotFoundError
-            If no frame exists at the coordinates. This is a ``KeyError``.
+            If no frame exists at the coordinates. The error is also a ``KeyError``.
         """
 
     @abstractmethod
@@ -348,7 +348,7 @@ class DataStorage(StorageViews, ABC):
         raise self._unsupported("keeps no annotations")
 
     def is_finished(self) -> bool:
-        """Return whether the dataset is finished, so that it accepts no more frames."""
+        """Return whether the dataset is finished and therefore accepts no more frames."""
         raise self._unsupported("does not report whether it is finished")
 
     @property

@@ -48,7 +48,9 @@ class PlannedAxis:
         if self.length is None:
             object.__setattr__(self, "length", count)
         elif self.length != count:
-            raise ValueError(f"axis {self.name!r} has {count} positions, but its length is {self.length}")
+            raise ValueError(
+                f"axis {self.name!r}: the length is {self.length}, but the number of positions is {count}"
+            )
 
 
 @dataclass(frozen=True)

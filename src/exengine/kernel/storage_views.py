@@ -1,4 +1,4 @@
-"""The views of a storage that Python, numpy and notebooks request: repr, table, pixels and new frames.
+"""The views of a storage: its repr, a table for notebooks, its pixels for numpy and xarray, and new frames.
 
 A view never changes a storage. The repr and the table never raise an error. They omit any fact that the
 storage cannot provide.
@@ -90,9 +90,9 @@ class StorageViews:
     def follow(self, timeout: float | None = None) -> Iterator[DataCoordinates]:
         """Yield the coordinates of every frame, and wait for new frames until the dataset is finished.
 
-        Another process may be writing the dataset. If it dies, the iterator ends after the last frame, and
-        the status stays incomplete. A reader that shows only the newest frame can skip the others, because
-        frames are read only by :meth:`exengine.DataStorage.get_data`.
+        Another process may be writing the dataset. If that process dies, the iterator ends after the last
+        frame, and the status stays incomplete. A reader that shows only the newest frame can skip the
+        others, because frames are read only by :meth:`exengine.DataStorage.get_data`.
 
         Parameters
         ----------

@@ -171,7 +171,7 @@ def test_axes_are_in_the_order_of_the_array_before_and_after_reopening(tmp_path)
     ("planned", "message"),
     [
         ([{"time": 0}, {"time": 1, "z": 0}], "the same axes: the first had time, but this one has time, z"),
-        ([{"time": 0, "channel": "a", "z": 0}], "at most 2 axes"),
+        ([{"time": 0, "channel": "a", "z": 0}], "limits the number of axes to 2"),
         ([{"time": 0, "z": 0}, {"time": 1, "z": 0}], None),
     ],
 )

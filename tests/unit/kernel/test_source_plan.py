@@ -15,7 +15,7 @@ def test_an_axis_knows_its_length_from_its_positions():
 
 @pytest.mark.parametrize(
     ("positions", "length", "message"),
-    [((0, 1), 3, "2 positions, but its length is 3"), ((0, 0), None, "duplicate")],
+    [((0, 1), 3, "the length is 3, but the number of positions is 2"), ((0, 0), None, "duplicate")],
 )
 def test_an_axis_that_contradicts_itself_is_refused(positions, length, message):
     with pytest.raises(ValueError, match=message):

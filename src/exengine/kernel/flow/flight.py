@@ -35,7 +35,7 @@ class Flight:
         self.lock = threading.Lock()
         self._policy = policy
         self.max_bytes, self.max_frames = policy.max_pending, policy.frame_limit
-        self.bytes = self.frames = 0  # in flight
+        self.bytes = self.frames = 0  # size and number of the frames in flight
         self.ledger = Ledger()
         self.error: BaseException | None = None
         self.closed = False  # whether new frames are rejected, after an error or after the end
@@ -50,7 +50,7 @@ class Flight:
         self.hurry = Waiters()  # the store thread, while it briefly waits for more frames
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
-        self._processing: dict[int, QueuedFrame] = {}  # frames by id
+        self._processing: dict[int, QueuedFrame] = {}  # the frames that are being processed, by id
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
         self._waiting: dict[int, QueuedFrame] = {}  # results that wait for room, by id
 
@@ -84,7 +84,7 @@ class Flight:
         bound = "max_frames" if self.frames >= self.max_frames else "max_pending"
         why = f"{self._fill()}%s, because the storage is slower than the source; raise {bound} or %s"
         if policy.when_full == "error":
-            raise HandlerFullError(why % ("", "let the source wait with when_full='block'"))
+            raise HandlerFullError(why % ("", "set when_full='block' to make the source wait"))
         if left_s is not None and left_s <= 0:
             raise HandlerFullError(why % (f" after {policy.block_timeout_s:g} s", "block_timeout_s"))
         return False
@@ -280,5 +280,5 @@ class Flight:
     def disown(self) -> None:
         """Reject all frames, because this is a forked process and the threads exist only in its parent."""
         self.lock = threading.Lock()
-        self.error = RuntimeError("this process is a fork, and the handler belongs to its parent")
+        self.error = RuntimeError("this process was forked, and the handler belongs to the parent process")
         self.closed = self.concluded = True

@@ -23,7 +23,7 @@ LARGE_BYTES = 2**18
 
 _KEPT_BYTES = 32 * 2**20  # maximum total size of the large buffers kept in addition to those in flight
 _KEPT_BUFFERS = 48
-_MOST_LEAVING = 4  # large frames that are no longer in flight, but to which a thread still refers
+_MOST_LEAVING = 4  # number of large frames that are no longer in flight but may still be in use
 _MOST_PREPARED = 2
 _MOST_LAYOUTS = 4
 _POPULATE: int | None = getattr(mmap, "MAP_POPULATE", None)
@@ -139,7 +139,7 @@ class FrameBuffers:
         ----------
         image : numpy.ndarray
         in_flight : int
-            The total size of the frames in flight, in bytes. Their buffers are reused when they are stored.
+            The total size of the frames in flight, in bytes. The buffers of stored frames are reused.
         """
         if type(image) is not np.ndarray or image.dtype.hasobject or not image.nbytes:
             return image.copy()
@@ -149,7 +149,7 @@ class FrameBuffers:
         return copy
 
     def _free_large_buffer(self, size: int, in_flight: int) -> npt.NDArray[np.uint8]:
-        """Return the oldest buffer if it is free, otherwise a new one. Frames leave in order of arrival."""
+        """Return the oldest buffer, which is the first to become free; if it is still in use, a new one."""
         buffers = self._large
         buffer: npt.NDArray[np.uint8] | None
         try:
@@ -189,7 +189,7 @@ def _references_to(buffer: npt.NDArray[np.uint8]) -> int:
 
 
 def _references_to_free_buffer() -> int:
-    """Return the reference count that this Python version reports if one local variable holds a buffer."""
+    """Return the reference count that Python reports for a buffer to which only one local variable refers."""
     buffer = np.empty(0, np.uint8)
     return _references_to(buffer)
 

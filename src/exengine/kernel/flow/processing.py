@@ -1,8 +1,8 @@
 """Passes frames through the process function on one or more threads, and preserves their order.
 
 Threads: each worker takes the next frame, calls the process function, and then waits until all earlier frames
-have been passed on. The process function is called without a lock. Several workers are faster than one if the
-function spends its time in numpy or a codec, which release the interpreter lock.
+have been passed on. No lock is held while the process function runs. Several workers are faster than one if
+the function spends its time in numpy or a codec, which release the interpreter lock.
 
 Memory: results are queued only if they fit within the bounds of the handler. A generator is asked for its
 next frame only when there is room for the frames before it.
@@ -60,7 +60,7 @@ class Processing:
         flight = self._flight
         try:
             self._process_all()
-        except BaseException as error:  # such as a MemoryError outside the process function
+        except BaseException as error:  # for example, a MemoryError outside the process function
             self._storing.keep(error)
         with flight.lock:
             self._running -= 1

@@ -20,13 +20,13 @@ from exengine.kernel.storage.managed import checked_put_of
 OnStored = Callable[[list[DataCoordinates]], None]
 """Called with the coordinates of the frames that were stored, in order."""
 
-_MOST_AT_ONCE = 32  # frames that are taken from the queue and reported to observers together
+_MOST_AT_ONCE = 32  # maximum number of frames taken from the queue and reported to observers at once
 
 MANY = 128
 TURN = 32
 """If ``MANY`` frames are waiting, the producer lets the store thread run after every ``TURN`` frames.
 
-Otherwise, each of the two threads would wait until the other has held the interpreter lock for 5 ms."""
+Otherwise, each of the two threads would often have to wait 5 ms for the interpreter lock."""
 
 _PAUSE_S = 1e-6  # about 60 us on Linux, which suffices for another thread to take the interpreter lock
 
@@ -116,7 +116,7 @@ class Storing:
                 most = 0
                 self._storage.put(batch[0].coordinates, batch[0].data, batch[0].metadata)
                 return 1, None
-        except BaseException as error:  # the count in the error may come from an inner storage
+        except BaseException as error:  # at most ``most``: the error may count the frames of an inner storage
             return min(frames_stored_before(error), most), error
         return len(batch), None
 

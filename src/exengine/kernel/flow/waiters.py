@@ -19,7 +19,7 @@ _SLICE_S = 0.25
 
 
 class Waiters:
-    """The threads that wait for one kind of change. Callers of its methods must hold the state's lock."""
+    """The threads that wait for one kind of change. Hold the state's lock when you call its methods."""
 
     __slots__ = ("tickets",)
 
@@ -69,7 +69,7 @@ def wait(ticket: threading.Lock, deadline: float | None = None) -> bool:
 
 
 def wait_while_running(ticket: threading.Lock, left_s: float | None) -> float | None:
-    """Wait on a ticket for a short time, and return the time that is left before a limit.
+    """Wait on a ticket for a short time, and return the time that remains until a limit.
 
     If the process is suspended or the computer sleeps during the wait, the limit is reduced by no more than
     this short time. Otherwise, a program that resumes after Ctrl-Z would exceed its limit immediately.

@@ -34,7 +34,7 @@ class CoordinateIndex:
     __slots__ = ("_axis_since", "_interned", "_numbers", "_values", "_weights")
 
     def __init__(self) -> None:
-        self._weights: dict[str, int] = {}  # axis -> power of the radix
+        self._weights: dict[str, int] = {}  # axis -> weight, which is a power of the radix
         self._interned: dict[str, dict[int | str, int]] = {}  # axis -> value -> code
         self._values: dict[str, list[int | str]] = {}  # axis -> code // 2 -> value
         self._numbers: dict[int, int] = {}  # key -> number of the frame
@@ -116,7 +116,7 @@ class CoordinateIndex:
         return number
 
     def withdraw(self) -> None:
-        """Undo the last :meth:`reserve`, whose frame could not be written."""
+        """Undo the last :meth:`reserve`, because its frame could not be written."""
         while self._axis_since and self._axis_since[-1][0] >= len(self._numbers):
             del self._weights[self._axis_since.pop()[1]]
 
@@ -152,7 +152,7 @@ class CoordinateIndex:
             yield self._decode(key)
 
     def since(self, start: int) -> Iterator[tuple[int, DataCoordinates]]:
-        """Yield the number and coordinates of every present frame, starting with frame ``start``."""
+        """Yield the number and coordinates of every frame that is currently present, from frame ``start``."""
         for number, key in enumerate(list(self._numbers)[start:], start):
             yield number, self._decode(key)
 
@@ -167,21 +167,21 @@ class CoordinateIndex:
     def describe_absence(self, axes: Mapping[str, int | str]) -> str:
         """Return a clause that lists the existing axes or positions, for an error message."""
         if not self._numbers:
-            return "no frame has been put yet"
+            return "no frame has been stored yet"
         unknown = [axis for axis in axes if axis not in self._weights]
         if unknown:
             return (
                 f"no frame has the axis {' or '.join(map(repr, unknown))}; "
-                f"the axes are {', '.join(self._weights)}"
+                f"existing axes: {', '.join(self._weights)}"
             )
         if len(self._numbers) <= _MOST_TO_DESCRIBE:
             positions = self.positions()
             for axis, value in axes.items():
                 if axis not in positions:  # another thread is adding the first frame with this axis
-                    return f"no frame has the axis {axis!r}; the axes are {', '.join(positions)}"
+                    return f"no frame has the axis {axis!r}; existing axes: {', '.join(positions)}"
                 if value not in positions[axis]:
                     return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in self._axes_now() if axis not in axes]
         if absent:
-            return f"the axes are {', '.join(self._weights)}; the coordinates lack {', '.join(absent)}"
+            return f"the coordinates lack {', '.join(absent)}; existing axes: {', '.join(self._weights)}"
         return "no frame has this combination of positions"

@@ -27,7 +27,7 @@ class Latencies:
         self._most_us = 0.0
 
     def add(self, seconds: float, frames: int = 1) -> None:
-        """Count a number of frames with this latency, in seconds."""
+        """Count frames that all have the same latency, in seconds."""
         us = max(1.0, seconds * 1e6)
         bin_number = math.ceil(math.log2(us) * _BINS_PER_DOUBLING)
         self._counts[bin_number] = self._counts.get(bin_number, 0) + frames

@@ -130,8 +130,8 @@ class Ledger:
     def latency_us(self) -> dict[str, int]:
         """The time from the arrival of a frame until it was stored, in microseconds.
 
-        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. All
-        frames of a batch are counted with the time of its oldest frame.
+        The keys are ``p50``, ``p99``, ``p99.9`` and ``max``; the dict is empty if no frame was stored. Every
+        frame of a batch is counted with the time of the oldest frame in the batch.
         """
         return self.latencies.summary_us()
 

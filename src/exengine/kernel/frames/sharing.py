@@ -1,4 +1,4 @@
-"""Datasets that several processes can write: each of them writes a part, and the parts are joined.
+"""Datasets that several processes write together: each process writes a part, and the parts are then joined.
 
 A unit of work is the smallest set of frames that one process must write, such as those in one shard file.
 """
@@ -19,10 +19,10 @@ UnitOf = Callable[[DataCoordinates], Hashable]
 
 
 class SharedDatasets:
-    """A backend that can join datasets from parts. It derives from this class and from its base class.
+    """The methods of a backend that joins datasets from parts. Derive from it in addition to the base class.
 
-    A part is an unfinished dataset with some of the frames. The plan of the whole dataset was passed to
-    ``expect`` of its storage.
+    A part is an unfinished dataset with some of the frames. Before the first of them was stored, the
+    part's ``expect`` method received the plan of the whole dataset.
     """
 
     @classmethod

@@ -14,7 +14,7 @@ from exengine.kernel.wording import either
 
 
 def describe_type(annotation: Any) -> str:
-    """Return a readable description of a type, with its choices and its limits.
+    """Return a readable description of a type, including its choices and its limits.
 
     Examples
     --------

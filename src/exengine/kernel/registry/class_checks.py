@@ -73,7 +73,7 @@ def _interface(cls: Any, base: type) -> Iterator[Finding]:
     ]
     if hiding:
         yield Finding(
-            "EX105", f"__init__ accepts {', '.join(hiding)}, which hides options; name every option instead"
+            "EX105", f"__init__ accepts {', '.join(hiding)}, so options are hidden; name every option instead"
         )
     try:
         options.annotations_of(cls)

@@ -30,7 +30,8 @@ def scan(path: Iterable[str] | None = None) -> list[PluginRecord]:
     Returns
     -------
     list of PluginRecord
-        The records, sorted by group, name and distribution. A corrupt distribution yields a broken record.
+        The records, sorted by group, name and distribution. A corrupt distribution is represented by a
+        broken record.
     """
     found: list[PluginRecord] = []
     seen: set[str] = set()

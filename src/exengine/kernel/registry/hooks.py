@@ -2,8 +2,8 @@
 
 This module collects implementations and records the faults of plugins that cannot be used. If a plugin
 cannot be imported, names a hook that does not exist, or expects an argument that a hook does not pass, its
-record describes the fault, and the other plugins still work. Several hook plugins can have the same name,
-unlike backends, and all of them are called. Threads are not managed here (see
+record describes the fault, and the other plugins still work. Several hook plugins, unlike backends, can have
+the same name, and all of them are called. Threads are not managed here (see
 :mod:`exengine.acquisition.observers`).
 
 If the group has no plugins, this module imports nothing further, not even pluggy.
@@ -82,7 +82,7 @@ class HookManager:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
+        """Discard all records and outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = self._implementations = None
 
@@ -283,7 +283,7 @@ def _faults(manager: "pluggy.PluginManager", plugin: Any) -> list[str]:
         hook = marks.get("specname") or name
         if marks.get("wrapper") or marks.get("hookwrapper"):
             faults.append(
-                f"{name} is a wrapper, which is not supported, because implementations are called "
+                f"{name} is a wrapper; wrappers are not supported, because implementations are called "
                 "independently of each other"
             )
         elif hook in known:
@@ -299,7 +299,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> list[str]:
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        return [f"{name} is a coroutine or a generator, which would never run; make it a plain function"]
+        return [f"{name} is a coroutine or a generator, so it would never run; make it a plain function"]
     given = list(spec.argnames)
     faults = []
     for parameter in inspect.signature(function).parameters.values():
@@ -310,7 +310,7 @@ def _signature_faults(name: str, function: Callable[..., Any], spec: Any) -> lis
         if parameter.name not in given:
             faults.append(
                 f"{name} has a parameter {parameter.name!r}, which the hook does not "
-                f"pass{did_you_mean(parameter.name, given)}; it passes {', '.join(given)}"
+                f"pass{did_you_mean(parameter.name, given)}; the hook passes {', '.join(given)}"
             )
         elif parameter.kind is parameter.KEYWORD_ONLY:
             faults.append(f"the parameter {parameter.name!r} of {name} is keyword-only; remove the '*'")
@@ -341,7 +341,7 @@ def probe() -> list[dict[str, Any]]:
 
 
 def main(request: Mapping[str, Any]) -> None:
-    """Load the requested plugin in a child process of :func:`probe`, send the answer, and end the process."""
+    """Load the plugin that :func:`probe` requests from this child process, send the answer, and exit."""
     from exengine.kernel.registry.probing import answer
 
     wanted = (request["name"], request["distribution"], request["target"])

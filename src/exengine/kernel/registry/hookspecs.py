@@ -100,7 +100,7 @@ def checked_sections(returned: Any) -> list[tuple[str, str]]:
         title, text = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (None, None)
         if not isinstance(title, str) or not isinstance(text, str):
             raise TypeError(
-                f"the implementation must return a list of (title, text), but returned {pair!r:.60}"
+                f"the implementation must return a list of (title, text), but its list contains {pair!r:.60}"
             )
         sections.append((title, text))
     return sections

@@ -127,12 +127,12 @@ class _Captured(io.StringIO):
 
 @contextlib.contextmanager
 def user_interrupt() -> Iterator[Callable[[], bool]]:
-    """Provide a function that returns whether the user has pressed Ctrl-C.
+    """Watch for Ctrl-C. The context provides a function that returns whether the user has pressed it.
 
-    A ``KeyboardInterrupt`` that a plugin raises does not count.
+    A ``KeyboardInterrupt`` raised by a plugin does not change the result.
 
-    Python handles signals only in the main thread. In any other thread, every KeyboardInterrupt therefore
-    comes from the plugin.
+    Python handles signals only in the main thread. In any other thread, every ``KeyboardInterrupt`` comes
+    from the plugin, and the function returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -147,7 +147,7 @@ def user_interrupt() -> Iterator[Callable[[], bool]]:
         if callable(before):
             before(number, frame)
 
-    if not callable(before):  # SIGINT is ignored or not handled by Python, so it raises nothing
+    if not callable(before):  # Python does not handle SIGINT, so Ctrl-C raises no exception
         yield lambda: False
         return
     signal.signal(signal.SIGINT, note)

@@ -23,7 +23,7 @@ INSTALL_ALL = "in a clone of ExEngine, run: pip install ./plugins/*"
 
 
 def fold(name: str) -> str:
-    """Return a name for comparison: in lower case, with any run of ``-``, ``_`` or ``.`` as a single ``-``.
+    """Return the form of a name to compare: lower case, with each run of ``-``, ``_`` and ``.`` as one ``-``.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def is_valid(name: str) -> bool:
 
 
 def identity_fault(name: str, target: str) -> tuple[str, str]:
-    """Return the invalid part of an entry point and its fault, or two empty strings if all parts are valid.
+    """Return which part of an entry point is invalid, and why; two empty strings if the entry point is valid.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def identity_fault(name: str, target: str) -> tuple[str, str]:
     (('', ''), 'target')
     """
     if not is_valid(name):
-        rule = "a name must start with a-z and consist of at most 64 characters: a-z, 0-9, '_' and '-'"
+        rule = "a name must start with a-z and have at most 64 characters, each of a-z, 0-9, '_' or '-'"
         return "name", f"{name!r:.80} is not a valid name; {rule}"
     module, colon, attribute = target.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
@@ -81,4 +81,5 @@ def how_to_get(name: str, group: str) -> str:
     known = providers(group).get(fold(name))
     if known is None:
         return ""
-    return f"{name!r} is part of the plugin {known}; to install it, {INSTALL_ALL.replace('*', known)}"
+    how = INSTALL_ALL.replace("*", known)
+    return f"{name!r} belongs to the distribution {known}; to install {known}, {how}"

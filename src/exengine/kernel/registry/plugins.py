@@ -72,7 +72,7 @@ class PluginRegistry:
             return self._records
 
     def refresh(self) -> None:
-        """Discard the scan and all outcomes. Call this after packages have been installed or removed."""
+        """Discard all records and outcomes. Call this after packages have been installed or removed."""
         with self._lock:
             self._records = None
 
@@ -108,7 +108,7 @@ class PluginRegistry:
         claimants = " and ".join(f"{claim.distribution} {claim.version}" for claim in claims)
         how = either(repr(claim.qualified_name) for claim in claims)
         all_of, others = ("both", "one") if len(claims) == 2 else ("all", "all but one")
-        choice = f"write {how}, or uninstall {others} of them"
+        choice = f"use the name {how}, or uninstall {others} of the distributions"
         error = f"{claimants} {all_of} register the {self.kind} {name!r}; {choice}"
         outcome = Outcome("conflict", "name", error)
         return PluginRecord(name, self.group, "", "", "", candidates=tuple(claims), outcome=outcome)
@@ -191,7 +191,7 @@ class PluginRegistry:
             outcome = record.outcome
             if outcome is NOT_LOADED:
                 loaded = self._load(record)
-                if record.outcome is NOT_LOADED:  # false if the plugin loaded itself during its import
+                if record.outcome is NOT_LOADED:  # false if the import has already loaded this plugin
                     record.settle(loaded)
                 outcome = record.outcome
         if outcome.state == "valid":
@@ -257,7 +257,7 @@ class PluginRegistry:
                 self._try(record, probed)
 
     def _probe(self, records: Sequence[PluginRecord]) -> list[tuple[PluginRecord, Outcome]]:
-        """Return the outcome of each probe, and store the outcomes of plugins that are not valid."""
+        """Return the outcome of each probe; outcomes other than "valid" are also stored in the records."""
         from exengine.kernel.registry.probing import probe
 
         waiting = [record for record in records if record.state == "found"]

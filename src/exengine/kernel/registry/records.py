@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
 STATE_TEXTS = {
     "found": "installed",
     "valid": "ready",
-    "invalid": "refused: it breaks the contract",
+    "invalid": "rejected: violates the contract",
     "broken": "cannot be loaded",
     "conflict": "two packages claim the name",
 }
-"""Each state in plain words."""
+"""Maps each state to a description in plain words."""
 
 NOT_LOADED = Outcome("found")
 """The outcome of a record until its plugin is loaded."""

@@ -2,8 +2,8 @@
 
 Lists of plugins show a summary of each plugin. Importing every plugin for this purpose would load heavy
 libraries and run code that the user did not select, so the first line of the class's docstring is read from
-the source instead. Patterns find it in usual code; the parser of Python, which takes ten times as long, finds
-it in all other code.
+the source instead. Regular expressions find it in most modules. Only if they fail, Python's parser is used,
+which takes ten times as long.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ _IMPORT = re.compile(
 )
 
 _Step = tuple[str, tuple[str, str] | None]
-"""A docstring, or the module from which the class is imported and the name of the class there."""
+"""Either the docstring of a class, or the module and the name from which the class is imported."""
 
 
 def summary_of(record: PluginRecord) -> str:

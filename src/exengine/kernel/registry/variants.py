@@ -23,7 +23,7 @@ class Variant:
     capabilities : StorageCapabilities
         The capabilities with these options.
     differences : dict
-        Maps the name of each capability that differs from the default to its value with these options.
+        The capabilities that these options change: name -> new value.
     """
 
     name: str
@@ -43,7 +43,7 @@ def variants_of(cls: type[DataStorage]) -> list[Variant]:
     Raises
     ------
     PluginError
-        If the variants are not named sets of options, or if the capabilities of a variant are unknown.
+        If the variants are not named sets of options, or if a variant does not report its capabilities.
     """
     if not isinstance(cls.variants, Mapping):
         raise PluginError(f"`variants` of {cls.__name__} is {a(type(cls.variants).__name__)}, not a mapping")
@@ -53,7 +53,7 @@ def variants_of(cls: type[DataStorage]) -> list[Variant]:
 def _variant(cls: type[DataStorage], name: Any, options: Any) -> Variant:
     where = f"variant {name!r:.60} of {cls.__name__}"
     if not (isinstance(name, str) and name and isinstance(options, Mapping) and options):
-        raise PluginError(f"{where} needs a name and at least one option")
+        raise PluginError(f"{where} must have a name and a mapping of at least one option")
     options = validate_options(cls, options, where)
     try:
         capabilities = cls.capabilities_for(options)

@@ -95,8 +95,8 @@ def present_frames(
         first = first or coordinates
         if len(coordinates) != len(places):
             raise UnsupportedOperationError(
-                f"the dataset has the axes {listed(places)}, but a frame has {listed(coordinates)}, so they "
-                "cannot form one array"
+                f"the axes of a frame ({listed(coordinates)}) differ from those of the dataset "
+                f"({listed(places)}), so the frames cannot form one array"
             )
         there[tuple(some[coordinates[axis]] for axis, some in places.items())] = True
     if first is None:
@@ -147,7 +147,7 @@ class _ReadBlock:
         lead = (None,) * len(self._order)
         try:
             data = self._storage.get_data(axes)
-        except CoordinatesNotFoundError:  # other errors do not mean that a frame is missing
+        except CoordinatesNotFoundError:  # no other error means that the frame is missing
             if self._missing == "raise":
                 raise
             if self._missing == "mask":
@@ -155,7 +155,7 @@ class _ReadBlock:
             return np.full(self._shape, self._missing, np.dtype(self._dtype))[lead]
         if data.shape != self._shape or data.dtype.str != self._dtype:
             raise UnsupportedOperationError(
-                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first has "
-                f"{self._shape} and {self._dtype}, so they cannot form one array"
+                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first frame "
+                f"has shape {self._shape} and dtype {self._dtype}, so they cannot form one array"
             )
         return np.ma.asarray(data)[lead] if self._missing == "mask" else data[lead]

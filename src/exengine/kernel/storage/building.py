@@ -53,7 +53,7 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
         if not claimed.match_file(name):
             raise TypeError(
                 f"initial_files: {name!r:.200} matches none of the patterns of claimed_files: "
-                f"{', '.join(patterns) or 'there are none'}; add it to dataset_files"
+                f"{', '.join(patterns) or 'there are none'}; add a pattern to dataset_files"
             )
 
 
@@ -108,7 +108,7 @@ def discard_building(building: str, initial: Iterable[str] = ()) -> None:
     with suppress(OSError):
         with HeldFolder(building) as folder:
             for name in initial:
-                with suppress(OSError):  # not created yet, or its folder contains another process's file
+                with suppress(OSError):  # no such file, or its folder contains another file
                     _remove(folder, name.split("/"))
             for name in _OWN:
                 with suppress(FileNotFoundError):

@@ -2,8 +2,8 @@
 
 A pattern is a path relative to the folder of the dataset, with ``/`` between its parts. ``{number}`` matches
 decimal digits. ``{name}`` matches any characters except ``/``, but not a leading dot. ``{{`` and ``}}`` stand
-for literal braces. All other characters match literally. No pattern can make matching slow; this matters
-because untrusted manifests also contain patterns.
+for literal braces. All other characters match literally. Matching is fast for every possible pattern; this
+matters because patterns also come from untrusted manifests.
 
 The patterns of a single-file dataset are ``{file}``, and ``{file}.exengine.NAME`` for each file next to it;
 :func:`parts_beside` checks these.

@@ -119,7 +119,7 @@ class FrameChecks:
         limits, positions = self._limits, coordinates.__dict__
         if limits.most_axes is not None and len(positions) > limits.most_axes:
             raise CoordinatesError(
-                f"{self._owner} accepts at most {limits.most_axes} axes; "
+                f"{self._owner} limits the number of axes to {limits.most_axes}; "
                 f"got {len(positions)}: {', '.join(positions)}"
             )
         if self._first_axes is not None and positions.keys() != self._first_axes:

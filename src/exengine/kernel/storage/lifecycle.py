@@ -59,7 +59,7 @@ class Lifecycle:
         return True
 
     def begin_end(self, status: DatasetStatus, reason: str) -> None:
-        """Reject writes during ``finish`` or ``abort``; either may be repeated after an interrupt."""
+        """Reject writes during ``finish`` or ``abort``. Both calls may be repeated after an interrupt."""
         self.ending = status, reason
         if self.refusal is None:
             self.refusal = StorageFinishedError
@@ -82,7 +82,7 @@ class Lifecycle:
 
     @property
     def disowned(self) -> bool:
-        """Whether the storage belongs to the process that forked the current process."""
+        """Whether the storage belongs to the parent of this forked process."""
         return self.refusal is StorageStateError
 
     @property

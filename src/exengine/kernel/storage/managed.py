@@ -79,7 +79,7 @@ class ManagedStorage(WrittenStorage):
     """
 
     backend_name: str = ""
-    """The entry-point name for the manifest; by default, ``module:Class``, which readers also resolve."""
+    """The entry-point name recorded in the manifest; if empty, ``module:Class``, which readers accept."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, summary_metadata: JsonValue = None
@@ -121,9 +121,9 @@ class ManagedStorage(WrittenStorage):
                 self.__refuse()
             if state.expected or len(state.frames):
                 before = (
-                    f"the number of stored frames is {len(state.frames)}"
+                    f"frames stored so far: {len(state.frames)}"
                     if len(state.frames)
-                    else "a plan was already given"
+                    else "a plan has already been given"
                 )
                 raise StorageStateError(f"a storage accepts only one plan, before the first frame; {before}")
             try:
@@ -253,7 +253,7 @@ class ManagedStorage(WrittenStorage):
                 try:
                     written = self.write_frames(len(state.frames), batch)
                     if not 0 < written <= len(batch):
-                        raise ValueError(f"write_frames returned {written} for {len(batch)} frames")
+                        raise ValueError(f"write_frames returned {written} for a batch of {len(batch)}")
                     for key in keys[:written]:
                         state.frames.commit(key)
                         stored += 1
@@ -270,7 +270,7 @@ class ManagedStorage(WrittenStorage):
             raise
 
     def __write_failed(self, error: BaseException, what: str) -> None:
-        """Enter the failed state after an I/O error or an interrupt, but not if the frame was rejected."""
+        """Enter the failed state after an I/O error or an interrupt, unless the frame was only rejected."""
         self._exengine.frames.withdraw()
         if isinstance(error, OSError) or not isinstance(error, Exception):
             self.__fail(error)
@@ -321,7 +321,7 @@ class ManagedStorage(WrittenStorage):
         if refusal is StorageFinishedError:
             raise StorageFinishedError("the storage is finished, so its dataset can no longer be changed")
         if refusal is StorageStateError:
-            raise StorageStateError("this process is a fork, and the storage belongs to its parent")
+            raise StorageStateError("this process was forked, and the storage belongs to the parent process")
         raise StorageClosedError(f"the storage is closed; {how_to_reopen(self.path)}")
 
     def flush(self, durable: bool = False) -> None:

@@ -8,8 +8,8 @@ records the dataset's status, the config and the ledger. It is first written whe
 for the last time when the dataset is finished. A durable write creates a temporary file, syncs it, renames it
 and syncs the folder. While the status is "incomplete", the writer is still active or has died.
 
-The file ends with a checksum of everything before it. If they differ, a finished dataset has the status
-"damaged". A manifest of an earlier release, or of another program, has no checksum.
+The file ends with a checksum of everything before it. If the checksum is wrong, a finished dataset has the
+status "damaged". A manifest of an earlier release, or of another program, has no checksum.
 
 A manifest is read and checked only once each time a dataset is opened. It is read to find the backend, and
 :func:`handed_over` then passes it on to that backend.
@@ -39,8 +39,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 16 * 2**20
 """The maximum size of a manifest, in bytes; a larger manifest is neither read nor written."""
 _ROOM_FOR_THE_END = 2**17
-_SEAL = b',\n "checksum": "crc32:%08x"  }'  # another program that rewrites the JSON would omit the two spaces
-_MOST_WRONG = 4  # a seal with at most this many wrong bytes is recognized as damaged
+_SEAL = b',\n "checksum": "crc32:%08x"  }'  # the two spaces are lost if another program rewrites the JSON
+_MOST_WRONG = 4  # with at most this many wrong bytes, a damaged seal is still recognized as a seal
 MAX_BACKEND_CHARACTERS = 500
 """The maximum length of a backend's name."""
 
@@ -101,7 +101,7 @@ class Manifest(Mapping[str, Any]):
         status = DatasetStatus(str(content.get("status"))[:60])
         if problem and status is not DatasetStatus.INCOMPLETE:
             status = DatasetStatus.DAMAGED
-        content.pop("checksum", None)  # the checksum of the bytes does not describe the content
+        content.pop("checksum", None)  # the checksum belongs to the file's bytes, not to the content
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "_content", content)
         object.__setattr__(self, "file", file)
@@ -293,21 +293,21 @@ def refuse_if_too_large(content: dict[str, Any], what: str) -> None:
     text = encode_manifest(content)
     try:
         if len(text) > MAX_BYTES - _ROOM_FOR_THE_END:
-            raise ValueError(f"the JSON text is {len(text)} bytes long; the limit is {MAX_BYTES}")
+            raise ValueError(f"the JSON has {len(text)} bytes; the limit is {MAX_BYTES - _ROOM_FOR_THE_END}")
         refuse_too_many_values(text)
     except ValueError as error:
         raise MetadataError(f"the dataset's manifest would be too large {what}: {error}") from None
 
 
 def read_manifest(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> Manifest | None:
-    """Return the manifest of a dataset, or None if it has none.
+    """Return the manifest of a dataset, or None if there is no manifest.
 
     Parameters
     ----------
     path : path
         The dataset's folder, or its file.
     dir_fd : int, optional
-        A descriptor of this folder, if it is open. The path is then used only in messages.
+        A descriptor of the open folder. If given, the path is used only in messages.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def read_manifest(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) 
 
 
 def read_manifest_file(path: str, name: str = "", dir_fd: int | None = None) -> Manifest | None:
-    """Return the manifest that a file contains. The errors are those of :func:`read_manifest`.
+    """Return the manifest that a file contains. Raises the same errors as :func:`read_manifest`.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ def _packed(path: str) -> Manifest | None:
     """Return the manifest in a packed dataset, or None if the file contains no manifest."""
     try:
         file = open_packed(path)
-    except (DatasetDamagedError, OSError):  # not an archive, or it has no manifest
+    except (DatasetDamagedError, OSError):  # not an archive, or an archive without a manifest
         return None
     return _parsed(path, files.read_at(file.descriptor, min(file.size, MAX_BYTES + 1), file.start), None)
 
@@ -423,7 +423,7 @@ def has_writer(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> 
     path : path
         The dataset's folder, or its file.
     dir_fd : int, optional
-        A descriptor of this folder, if it is open. If given, it is used instead of the path.
+        A descriptor of the open folder, used instead of the path.
     """
     if dir_fd is not None:
         return is_locked(LOCK_NAME, dir_fd)

@@ -175,7 +175,7 @@ class DatasetPlace:
     def _take_lock(cls, path: str) -> int | None:
         lock, looks = manifest.take_lock(path, one_file=cls.one_file), 1
         while lock is None and looks < _LOOKS:
-            time.sleep(0.01)  # a process that only checks for a writer holds the lock briefly
+            time.sleep(0.01)  # a process that checks for a writer also holds the lock, but only briefly
             lock, looks = manifest.take_lock(path, one_file=cls.one_file), looks + 1
         return lock
 
@@ -217,7 +217,7 @@ class DatasetPlace:
             If the manifest would be too large to be read; nothing is changed in this case.
         """
         self._annotate(name, value)
-        # The write is durable; otherwise, power loss may leave neither the old nor the new manifest.
+        # A durable write, because power loss could otherwise leave neither the old nor the new manifest.
         self._write(durable=True)
 
     def annotate_later(self, name: str, value: Any) -> None:
@@ -303,7 +303,7 @@ class DatasetPlace:
 
     @staticmethod
     def cut(reason: str) -> str:
-        """Return as much of a reason as fits in the space that a manifest reserves."""
+        """Return a reason, truncated to the space that the manifest reserves for it."""
         return reason[:_MOST_OF_A_REASON]
 
     def _mark_as_failed(self, error: OSError) -> None:
@@ -323,5 +323,5 @@ class DatasetPlace:
         """Release the writer's lock. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            with suppress(OSError):  # the lock file has no content, and the system releases the lock anyway
+            with suppress(OSError):  # an error is harmless: the system releases the lock in any case
                 os.close(lock)

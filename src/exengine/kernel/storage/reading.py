@@ -116,7 +116,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
         axes: Any = coordinates.__dict__ if type(coordinates) is DataCoordinates else coordinates
         try:
             number = state.index.find(axes)
-        except (TypeError, AttributeError):  # not a mapping, or its positions cannot be hashed
+        except (TypeError, AttributeError):  # not a mapping, or a mapping with unhashable positions
             number = None
         if number is None:
             axes = snapshot(coordinates).__dict__
@@ -199,7 +199,7 @@ class IndexedStorage(DataStorage, metaclass=StorageMeta):
             if state.closed:
                 return
             state.closed = True
-        # This thread is not reading, but remains in the set if its last read was interrupted.
+        # Ignore this thread: it is not reading, although an interrupted read may have left it in the set.
         while state.reads - {threading.get_ident()}:
             time.sleep(0.0005)  # polling suffices, because a read takes milliseconds
         self.release()
@@ -260,7 +260,7 @@ class DatasetReader(IndexedStorage):
 
     @property
     def manifest(self) -> "Manifest | None":
-        """The dataset's ``exengine.json``, as read when the dataset was opened; None if it has none."""
+        """The dataset's ``exengine.json``, as read when the dataset was opened; None if there is none."""
         return self._exengine.manifest
 
     @property

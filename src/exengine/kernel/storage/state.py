@@ -75,8 +75,8 @@ class ReadState:
 def how_to_reopen(path: str | None) -> str:
     """Return a hint about reopening a closed storage."""
     if path is None:
-        return "the frames were in memory and are lost"
-    return f"open it again with exengine.open_dataset({path!r})"
+        return "its frames were only in memory and are lost"
+    return f"open the dataset again with exengine.open_dataset({path!r})"
 
 
 class DatasetState(ReadState):

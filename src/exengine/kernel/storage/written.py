@@ -82,7 +82,7 @@ class WrittenStorage(FormatHooks):
         raise NotImplementedError
 
     def continue_from(self, frames: Iterable[DataCoordinates]) -> None:
-        """Add the existing frames, in order, when this storage continues a dataset. They must be readable."""
+        """Add the frames of the dataset that this storage continues, in order. All must be readable."""
         state = self._exengine
         self.begin_continuing()
         for coordinates in frames:
@@ -153,7 +153,9 @@ class WrittenStorage(FormatHooks):
     def __reduce__(self) -> Any:
         """Pickle the storage as a reader of its dataset, for workers that use its ``as_array`` result."""
         if self.path is None:
-            raise UnsupportedOperationError(f"{type(self).__name__} exists only in this process")
+            raise UnsupportedOperationError(
+                f"{type(self).__name__} cannot be pickled, because it exists only in this process"
+            )
         return type(self).open, (self.path,)
 
     def __del__(self) -> None:

@@ -82,8 +82,8 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         for axis in self.positions:
             if axis in (*of_frame, "image", "present"):
                 raise UnsupportedOperationError(
-                    f"the axis {axis!r} has the same name as another part of the Dataset; rename it with "
-                    "exengine convert --rename"
+                    f"the axis {axis!r} has the same name as another part of the Dataset; rename the axis "
+                    "with exengine convert --rename"
                 )
         self.dims = (*self.positions, *of_frame)
 
@@ -120,8 +120,8 @@ class LazyFrames(BackendArray):  # type: ignore[misc, unused-ignore]
         data = self._storage.get_data(axes)
         if data.shape != self._frame_shape or data.dtype != self.dtype:
             raise UnsupportedOperationError(
-                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first has "
-                f"{self._frame_shape} and {self.dtype}, so they cannot form one array"
+                f"the frame at {axes} has shape {data.shape} and dtype {data.dtype}, but the first frame "
+                f"has shape {self._frame_shape} and dtype {self.dtype}, so they cannot form one array"
             )
         return data
 

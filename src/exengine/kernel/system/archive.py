@@ -211,5 +211,5 @@ def _archive_at(path: str) -> Archive:
 
 @functools.lru_cache(maxsize=4)
 def _opened_archive(path: str, version: tuple[int, ...]) -> Archive:
-    """Open an archive, or return the open one if neither the path nor the version has changed."""
+    """Open an archive, or return the one that was recently opened with the same path and version."""
     return Archive(path)

@@ -1,8 +1,8 @@
 """Ends forgotten handlers and storages when the process exits, and disowns copies made by a fork.
 
-At interpreter exit, handlers are drained first. Storages are then finished as aborted, each with a warning
-(promise N5). In a forked child process, the copies are disowned immediately: they close their copy of the
-parent's lock and reject writes.
+At interpreter exit, handlers are drained first. Storages that are still open are then aborted, each with a
+warning (promise N5). In a forked child process, the copies are disowned immediately: they close their copy of
+the parent's lock and reject writes.
 """
 
 import atexit
@@ -22,12 +22,12 @@ _storages: "weakref.WeakSet[_Owner]" = weakref.WeakSet()
 
 
 def watch_handler(handler: _Owner) -> None:
-    """End this handler at exit, unless it is released first."""
+    """Arrange for this handler to be ended at exit, unless it is released first."""
     _handlers.add(handler)
 
 
 def watch_storage(storage: _Owner) -> None:
-    """End this storage at exit, after all handlers."""
+    """Arrange for this storage to be ended at exit, after all handlers."""
     _storages.add(storage)
 
 

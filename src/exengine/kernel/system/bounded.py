@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_JSON_VALUES = 1_000_000
-"""The maximum number of values in a JSON document, including lists and dicts. They take about 200 MB."""
+"""The maximum number of values in a JSON document, including lists and dicts.
+That many values take about 200 MB of memory."""
 MAX_VALUES = 50_000
 """The maximum number of values in a YAML or TOML document; values are counted again for each alias."""
 MAX_DEPTH = 50
@@ -51,11 +52,11 @@ def parse_json(data: bytes) -> Any:
 
 
 def refuse_too_many_values(data: bytes) -> None:
-    """Raise ValueError for a JSON document that may contain more than ``MAX_JSON_VALUES`` values."""
-    # Each value except the first follows one of these characters, or a key that follows one of them.
+    """Raise ValueError if a JSON document could contain more than ``MAX_JSON_VALUES`` values."""
+    # Every value but the first follows one of these characters, either directly or after its key.
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if values > MAX_JSON_VALUES:
-        raise ValueError(f"the document may contain {values} values; the limit is {MAX_JSON_VALUES}")
+        raise ValueError(f"the document could contain {values} values; the limit is {MAX_JSON_VALUES}")
 
 
 NOTE_KEY = "exengine_note"
@@ -127,7 +128,7 @@ def parse_yaml(text: str) -> Any:
         nodes = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            self.nodes += 1  # counted during parsing, because PyYAML reads only 20,000 nodes per second
+            self.nodes += 1  # stops early, because PyYAML reads only 20,000 nodes per second
             if self.nodes > MAX_VALUES:
                 raise ValueError(f"the document contains more than {MAX_VALUES} values")
             return super().compose_node(parent, index)
@@ -154,12 +155,12 @@ def parse_yaml(text: str) -> Any:
 def parse_toml(text: str) -> Any:
     """Return the content of a TOML document, or None if it is empty.
 
-    The errors are those of :func:`parse_yaml`.
+    Raises the same errors as :func:`parse_yaml`.
     """
     import tomllib
 
     if _LONG_KEY.search(text):
-        raise ValueError(f"a key has more than {MAX_KEY_PARTS} parts")
+        raise ValueError(f"a dotted key has more than {MAX_KEY_PARTS} parts")
     return _without_excess(tomllib.loads(text) or None)
 
 
@@ -210,7 +211,7 @@ def _children_of_node(node: Any) -> Iterable[Any]:
 
 
 def _refuse_repeated_keys(node: Any) -> None:
-    """Reject a mapping with a repeated key, for which YAML parsers silently use the last value."""
+    """Reject a mapping with a repeated key. YAML parsers would silently use the last value of the key."""
     import yaml
 
     seen: dict[str, int] = {}

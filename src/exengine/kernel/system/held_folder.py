@@ -14,7 +14,7 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 
 
 class HeldFolder:
-    """An open folder, which is also a context manager.
+    """An open folder. Used as a context manager, it is released at the end.
 
     On a system that cannot open folders (Windows), the folder is accessed by its path.
 

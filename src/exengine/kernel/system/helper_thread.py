@@ -111,9 +111,10 @@ class HelperThread:
         return worker.submit(call, arguments)
 
     def submit(self, call: Callable[..., Result], *arguments: Any) -> Job[Result] | None:
-        """Wait until the thread is free, and then start a call as :meth:`begin` does.
+        """Queue a call, which starts as soon as the thread is free.
 
-        Use this method for calls that take longer than those in the queue, such as compression.
+        Unlike :meth:`begin`, this method suits calls that take longer than the wait, such as compression.
+        It returns None if the system cannot start a thread.
         """
         worker = self._workers.get(os.getpid()) or self._start()
         return None if worker is None else worker.submit(call, arguments)

@@ -13,7 +13,7 @@ from exengine.kernel.errors import DatasetAccessError
 ADDRESS = "127.0.0.1"
 """The address of the loopback interface."""
 HOST_NAMES = (ADDRESS, "localhost")
-"""The host names under which a browser on this computer reaches the server."""
+"""The host names by which a browser on this computer can address the server."""
 
 
 class LoopbackServer:
@@ -22,7 +22,7 @@ class LoopbackServer:
     Parameters
     ----------
     handler : callable
-        Returns the handler of one connection, as for ``ThreadingHTTPServer``.
+        Called for each connection to create its handler, as for ``ThreadingHTTPServer``.
     port : int
         The port; 0 selects a free port.
     name : str
@@ -106,7 +106,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     sys_version = ""
-    timeout = 60  # in seconds; a connection without a request for this time is closed
+    timeout = 60  # in seconds; a connection that sends no request for this long is closed
     disable_nagle_algorithm = True  # otherwise, the body of a response can be delayed by 40 ms
 
     def log_message(self, *_: object) -> None:

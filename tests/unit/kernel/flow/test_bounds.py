@@ -102,7 +102,7 @@ def test_the_number_of_frames_is_bounded_and_said_in_the_error():
     handler = DataHandler(storage, max_frames=2, when_full="error")
     handler.put({"time": 0}, frame_at(0), None)
     handler.put({"time": 1}, frame_at(1), None)
-    with pytest.raises(HandlerFullError, match="2 of 2 frames are queued.*raise max_frames or let"):
+    with pytest.raises(HandlerFullError, match="2 of 2 frames are queued.*raise max_frames or set"):
         handler.put({"time": 2}, frame_at(2), None)
     storage.gate.set()
     ended(handler)

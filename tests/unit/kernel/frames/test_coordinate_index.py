@@ -154,11 +154,11 @@ def filled():
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        ({"t": 0}, "no frame has the axis 't'; the axes are time, channel"),
+        ({"t": 0}, "no frame has the axis 't'; existing axes: time, channel"),
         ({"time": 9, "channel": "DAPI"}, "positions on axis 'time': 0 - 3"),
         ({"time": 0, "channel": "Cy5"}, "positions on axis 'channel': 'DAPI', 'FITC'"),
-        ({"time": 0}, "the axes are time, channel; the coordinates lack channel"),
-        ({}, "the axes are time, channel; the coordinates lack time, channel"),
+        ({"time": 0}, "the coordinates lack channel; existing axes: time, channel"),
+        ({}, "the coordinates lack time, channel; existing axes: time, channel"),
         ({"time": 2, "channel": "FITC"}, "no frame has this combination of positions"),
     ],
 )
@@ -168,7 +168,7 @@ def test_an_absence_is_explained_by_what_is_there(filled, where, text):
 
 
 def test_an_empty_index_says_that_nothing_was_put():
-    assert CoordinateIndex().describe_absence({"time": 0}) == "no frame has been put yet"
+    assert CoordinateIndex().describe_absence({"time": 0}) == "no frame has been stored yet"
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ def test_an_axis_of_which_no_frame_is_there_yet_is_described_as_none():
     index = CoordinateIndex()
     index.add({"time": 0})
     index.reserve({"time": 1, "channel": 0})  # another thread is writing its frame
-    assert index.describe_absence({"channel": 0}) == "no frame has the axis 'channel'; the axes are time"
+    assert index.describe_absence({"channel": 0}) == "no frame has the axis 'channel'; existing axes: time"

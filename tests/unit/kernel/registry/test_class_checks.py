@@ -191,7 +191,7 @@ def test_ex105_what_hides_the_options():
         def __init__(self, *args, **more): ...
 
     assert messages(Hiding) == [
-        "__init__ accepts *args, **more, which hides options; name every option instead"
+        "__init__ accepts *args, **more, so options are hidden; name every option instead"
     ]
 
 

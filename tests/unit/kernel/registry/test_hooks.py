@@ -479,7 +479,7 @@ def test_sections_of_pages_come_in_the_order_of_names_and_faults_are_said(manage
     assert [(one.title, one.text) for one in sections] == [("A", "text"), ("B of disk", "ndarray")]
     assert [one.record.distribution for one in sections] == ["exengine-a", "exengine-b"]
     assert len(problems) == 2
-    assert "the implementation must return a list of (title, text), but returned 't'" in problems[0]
+    assert "the implementation must return a list of (title, text), but its list contains 't'" in problems[0]
     assert "exengine-d:d raised in exengine_docs_sections: ZeroDivisionError" in problems[1]
 
 

@@ -407,7 +407,7 @@ def test_two_distributions_with_one_name_are_an_error_that_names_both(make_distr
         backends.load("store")
     assert str(info.value) == (
         "dist-a 1.0 and dist-b 2.0 both register the backend 'store'; "
-        "write 'dist-a:store' or 'dist-b:store', or uninstall one of them"
+        "use the name 'dist-a:store' or 'dist-b:store', or uninstall one of the distributions"
     )
     assert isinstance(info.value, LookupError)
     assert backends.load("dist-a:store").__module__ == "dist_a"
@@ -420,7 +420,7 @@ def test_a_conflict_of_three_distributions_names_all_of_them(make_distribution, 
         make_distribution(f"dist-{letter}", {"store": f"dist_{letter}:Good"}, GOOD)
     error = backends_of().records()["store"].error
     assert " all register the backend 'store'; " in error and error.endswith(
-        ", or uninstall all but one of them"
+        ", or uninstall all but one of the distributions"
     )
     assert all(f"dist-{letter} " in error and f"'dist-{letter}:store'" in error for letter in "abc")
 

@@ -41,9 +41,13 @@ def test_a_variant_has_its_options_and_what_differs_from_the_default():
     ("variants", "error", "message"),
     [
         ([], PluginError, "`variants` of Changed is a list, not a mapping"),
-        ({"": {"level": 1}}, PluginError, "variant '' of Changed needs a name and at least one option"),
-        ({"a": {}}, PluginError, "needs a name and at least one option"),
-        ({"a": 3}, PluginError, "needs a name and at least one option"),
+        (
+            {"": {"level": 1}},
+            PluginError,
+            "variant '' of Changed must have a name and a mapping of at least one option",
+        ),
+        ({"a": {}}, PluginError, "must have a name and a mapping of at least one option"),
+        ({"a": 3}, PluginError, "must have a name and a mapping of at least one option"),
         ({"a": {"codec": "zip"}}, OptionError, "'codec' of variant 'a' of Changed"),
         ({"a": {"lvel": 1}}, OptionError, "did you mean 'level'"),
     ],

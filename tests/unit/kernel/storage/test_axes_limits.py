@@ -30,7 +30,10 @@ def storage(disk_storage, tmp_path):
         ),
         ({"time": 1, "z": 0}, "this one has time, z"),
         ({}, "this one has none"),
-        ({"time": 1, "channel": "DAPI", "z": 0}, "Limited accepts at most 2 axes; got 3: time, channel, z"),
+        (
+            {"time": 1, "channel": "DAPI", "z": 0},
+            "Limited limits the number of axes to 2; got 3: time, channel, z",
+        ),
     ],
 )
 def test_a_frame_with_other_axes_is_refused_and_changes_nothing(storage, axes, message, many):
@@ -44,7 +47,7 @@ def test_a_frame_with_other_axes_is_refused_and_changes_nothing(storage, axes, m
 
 
 def test_the_first_frame_has_at_most_the_number_of_axes(storage):
-    with pytest.raises(CoordinatesError, match="at most 2 axes"):
+    with pytest.raises(CoordinatesError, match="limits the number of axes to 2"):
         storage.put({"a": 0, "b": 0, "c": 0}, FRAME, None)
     storage.put({"a": 0}, FRAME, None)  # a rejected frame does not decide on the axes
     storage.put({"a": 1}, FRAME, None)
@@ -78,6 +81,6 @@ def test_an_instance_may_have_other_limits_than_its_class(disk_storage, tmp_path
     with ByOption(tmp_path / "free") as storage:
         storage.put({"a": 0, "b": 0, "c": 0}, FRAME, None)
     with ByOption(tmp_path / "limited", limited=True) as storage:
-        with pytest.raises(CoordinatesError, match="at most 2 axes"):
+        with pytest.raises(CoordinatesError, match="limits the number of axes to 2"):
             storage.put({"a": 0, "b": 0, "c": 0}, FRAME, None)
         assert storage.has_checksums is False

@@ -61,7 +61,7 @@ def test_a_second_plan_and_a_plan_after_a_frame_are_refused(make):
     with pytest.raises(StorageStateError, match="one plan, before the first frame; a plan was"):
         storage.expect(PLAN)
     storage.put({"time": 0}, FRAME, None)
-    with pytest.raises(StorageStateError, match="the number of stored frames is 1"):
+    with pytest.raises(StorageStateError, match="frames stored so far: 1"):
         storage.expect(PLAN)
     assert storage.plans == (PLAN,)
     storage.put({"time": 1}, FRAME, None)

@@ -723,7 +723,7 @@ def test_closing_waits_for_reads_that_have_begun(make):
     assert released == [1]
     np.testing.assert_array_equal(found[0], frame_at(0))
     for read in (storage.get_data, storage.get_metadata):
-        with pytest.raises(StorageClosedError, match="open it again with exengine.open_dataset"):
+        with pytest.raises(StorageClosedError, match="open the dataset again with exengine.open_dataset"):
             read({"time": 0})
     with pytest.raises(StorageClosedError):
         len(storage)

@@ -128,7 +128,7 @@ def test_a_place_outside_of_the_file_is_damage(written, offset):
     records = os.open(f"{written}.{JOURNAL}", os.O_RDONLY)
     scan = Scan(records)
     frame, text = next(scan.advance())
-    with pytest.raises(DatasetDamagedError, match="the file is shorter than the frame"):
+    with pytest.raises(DatasetDamagedError, match="the file ends before the end of the frame"):
         read_pixels(frames, frame._replace(offset=offset), text, scan._checksum, "a frame")
     os.close(frames)
     os.close(records)

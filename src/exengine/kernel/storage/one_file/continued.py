@@ -32,7 +32,7 @@ class Continued(NamedTuple):
 
 
 def take_over(cls: Any, path: str, summary: Any, options: dict[str, Any]) -> Continued:
-    """Return the spool of a dataset. This process must hold the lock of the dataset.
+    """Open the spool of a dataset to append frames. This process must hold the dataset's lock.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def take_over(cls: Any, path: str, summary: Any, options: dict[str, Any]) -> Con
     Raises
     ------
     OptionError
-        If the dataset has other summary metadata or was created with other options.
+        If the dataset was created with other options or other summary metadata.
     DatasetDamagedError
-        If a frame is damaged or missing, or if there are none.
+        If a frame is damaged or missing, or if the dataset has no frames.
     OSError
     """
     with closing(cls.open(path)) as reader:
@@ -62,14 +62,18 @@ def take_over(cls: Any, path: str, summary: Any, options: dict[str, Any]) -> Con
         if reader.reads_spool:
             known = reader.head.get("options", {})
         if reader.summary_metadata != summary or {**options, **known} != options:
-            raise OptionError(f"{path} was created with other options and cannot be continued")
+            raise OptionError(
+                f"{path} was created with other options or other summary metadata, so it cannot be continued"
+            )
         if not reader.reads_spool:
             frames = _make_spool(cls, path, reader, coordinates, options)
     last = max(frame.offset + frame.size for frame in frames)
     spool = SpoolWriter.reopen(path, frames, cls.checksum)
     if last > os.fstat(spool.pixels).st_size:
         spool.close()
-        raise DatasetDamagedError(f"{path} cannot be continued: its spool lacks pixels; recover it first")
+        raise DatasetDamagedError(
+            f"{path} cannot be continued: its spool lacks pixels; recover the dataset first"
+        )
     return Continued(spool, frames, coordinates)
 
 

@@ -28,7 +28,7 @@ from exengine.kernel.storage.place import CREATED, DatasetPlace
 from exengine.kernel.system import files
 
 NEW = "exengine.new"
-"""The suffix of the new version of a dataset's file."""
+"""The suffix of the path at which a new version of a dataset's file is written."""
 OWN_PARTS = (manifest.MANIFEST_NAME, f"{manifest.MANIFEST_NAME}.new", manifest.LOCK_NAME, NEW)
 """The suffixes of ExEngine's own files next to a single-file dataset."""
 _BLOCKS, _BLOCK_BYTES = 64, 4096
@@ -131,7 +131,9 @@ class FilePlace(DatasetPlace):
     @classmethod
     def _refuse_what_is_beside(cls, path: str, parts: Sequence[str]) -> None:
         """Reject an unused path if files next to it belong to a dataset whose own file is missing."""
-        kept = f"{os.path.basename(path)} is missing; move both to the same folder, or choose another path"
+        kept = (
+            f"{os.path.basename(path)} is missing; move the files to the same folder, or choose another path"
+        )
         for part in parts:
             if os.path.lexists(f"{path}.{part}"):
                 raise DatasetExistsError(f"{path}.{part} is part of a dataset, but {kept}")
@@ -160,8 +162,8 @@ class FilePlace(DatasetPlace):
             raise OSError(
                 errno.EEXIST, "another program has changed the file; it was not replaced", self.path
             )
-        # The manifest lists both samples before the file is replaced, so that the dataset can be overwritten
-        # even if the process is killed between the two steps.
+        # The manifest lists the samples of the old and the new file before the file is replaced, so that the
+        # dataset can be overwritten even if the process is killed between the two steps.
         self._content["samples"] = [sample for sample in (there, sample_of(new)) if sample]
         self._write(durable=True)
         if there is None:
@@ -187,7 +189,7 @@ class FilePlace(DatasetPlace):
 
     def unlock(self) -> None:
         """Remove the lock file and release the lock. Idempotent."""
-        if self._lock is not None and self._owner == os.getpid():  # a forked process does not remove it
+        if self._lock is not None and self._owner == os.getpid():  # not in a forked process
             _remove_lock(self.path, self._lock)
         super().unlock()
 
@@ -243,7 +245,7 @@ def sample_of(path: "str | os.PathLike[str]", *, dir_fd: int | None = None) -> s
 
 
 KINDS: dict[bool, type[DatasetPlace]] = {False: DatasetPlace, True: FilePlace}
-"""The class for the location of a dataset. The key is whether its patterns include ``{file}``."""
+"""The class for the location of a dataset that is a folder (False) or a single file (True)."""
 
 
 def reclaim(path: str) -> DatasetPlace:

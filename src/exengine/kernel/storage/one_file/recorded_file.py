@@ -95,7 +95,7 @@ class RecordedFileReader(SpoolReader):
             dtype = np.dtype(str(text["d"])).newbyteorder("<")
             shape = tuple(int(length) for length in text["s"])
             if frame.offset + frame.size > os.path.getsize(self.real_path):
-                raise ValueError("the file is shorter than the frame")
+                raise ValueError("the file ends before the end of the frame")
             stored = files.read_at(self._descriptors[0], frame.size, frame.offset)
             if len(stored) != frame.size or self.checksum(stored) != text["k"]:
                 raise ValueError("the checksum of the stored bytes differs from the recorded one")
@@ -110,7 +110,7 @@ class RecordedFileReader(SpoolReader):
 
 
 class EmptyFileReader(SpoolReader):
-    """A reader for a dataset without frames, whose writer was killed before it created the spool."""
+    """A reader for a dataset that is empty because its writer was killed before it created the spool."""
 
     reads_spool: ClassVar[bool] = False
 

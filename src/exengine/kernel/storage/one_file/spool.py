@@ -41,7 +41,7 @@ Checksum = Callable[[Any], int]
 
 
 class SpooledFrame(NamedTuple):
-    """The place of a frame in the spool, and its description."""
+    """The location and the description of a frame in the spool."""
 
     offset: int
     size: int
@@ -118,7 +118,7 @@ class SpoolWriter:
         return spool
 
     def cut(self) -> None:
-        """Remove the parts of an incomplete frame that follow the last complete frame."""
+        """Remove the incomplete frame, if any, after the last complete frame."""
         os.ftruncate(self.journal, self._journal_end)
         os.ftruncate(self.pixels, self._end)
 
@@ -286,7 +286,7 @@ def read_pixels(
         if dtype.hasobject or frame.size != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError("the size of the pixels does not match their shape and dtype")
         if frame.offset + frame.size > os.fstat(descriptor).st_size:
-            raise ValueError("the file is shorter than the frame")
+            raise ValueError("the file ends before the end of the frame")
         pixels = np.empty(shape, dtype.newbyteorder("<"))
         if frame.size:
             flat: Any = pixels.reshape(-1).view(np.uint8)
@@ -295,7 +295,7 @@ def read_pixels(
             while more := files.read_into(descriptor, view[done:], frame.offset + done):
                 done += more
             if done < frame.size or checksum(view) != frame.crc:
-                raise ValueError("the checksum of the pixels differs from the one that was written")
+                raise ValueError("the checksum of the pixels differs from the recorded one")
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
         raise DatasetDamagedError(f"{name} is damaged: {error}") from None
     return pixels if sys.byteorder == "little" else pixels.astype(dtype)  # pragma: no cover - big-endian

@@ -67,12 +67,12 @@ class SpoolReader(DatasetReader):
         return zlib.crc32(data)
 
     def open_files(self) -> Scan:
-        """Open the file of pixels and the file of records, each with :meth:`open_file`."""
+        """Open the pixel file and the journal with :meth:`open_file`, and return a scan of the journal."""
         self.open_file(f"{self.real_path}.{FRAMES}")
         return Scan(self.open_file(f"{self.real_path}.{JOURNAL}"), self.checksum)
 
     def open_file(self, path: str) -> int:
-        """Open a regular file, and return its descriptor; it is closed together with the dataset."""
+        """Open a regular file, and return its descriptor, which is closed together with the dataset."""
         self._descriptors.append(files.open_regular(path))
         return self._descriptors[-1]
 
@@ -98,7 +98,7 @@ class SpoolReader(DatasetReader):
             reason = "its writer is active" if active else "its writer ended without calling finish()"
         elif manifest is not None and manifest.frames not in (None, len(self._frames)):
             self._problem = self._problem or (
-                f"the number of frames is {len(self._frames)}, but {manifest.frames} were written"
+                f"the number of frames is {len(self._frames)}, but the manifest records {manifest.frames}"
             )
         if self._problem:
             status, reason = DatasetStatus.DAMAGED, self._problem
@@ -109,7 +109,7 @@ class SpoolReader(DatasetReader):
         if super().status is DatasetStatus.INCOMPLETE and not self._exengine.closed:
             manifest = read_manifest(self.real_path)
             if manifest is not None and manifest.status is not DatasetStatus.INCOMPLETE:
-                self._refresh()  # after the manifest is read: by then, the journal is complete
+                self._refresh()  # the manifest has its final status, so the journal is complete
                 self.set_status(DatasetStatus.INCOMPLETE, manifest=manifest)
             self._settle()
         return super().status
@@ -122,7 +122,7 @@ class SpoolReader(DatasetReader):
         count = len(self._index)
 
         def has_new_data() -> bool:
-            finished = self.is_finished()  # queried first, so that the refresh sees the last frames
+            finished = self.is_finished()  # before the refresh, so that it finds the last frames
             self._refresh()
             return len(self._index) > count or finished
 

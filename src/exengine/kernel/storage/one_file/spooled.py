@@ -2,11 +2,11 @@
 
 An HDF5 or TIFF file cannot be trusted while it is being written: after a crash or on a full disk, its
 own index may be lost. A frame is therefore acknowledged when it is in the spool (promise P6). ``finish``
-builds the file from the spool under another name, compares it with the spool, syncs it, and renames it to its
-path. Only then is the spool deleted. Until then, the dataset's own file is a small valid file of its format,
-and ExEngine reads the spool instead.
+builds the file from the spool under another name, compares it with the spool, syncs it, and gives it its
+final name. Only then is the spool deleted. Until then, the dataset's own file is a small valid file of its
+format, and ExEngine reads the spool instead.
 
-If the file cannot be built, for example because the disk is full, the spool remains, and so do all frames.
+If the file cannot be built, for example because the disk is full, the spool remains, with all frames.
 ``exengine recover`` builds the file later. While the file is being built, the disk holds all pixels twice.
 """
 
@@ -111,7 +111,7 @@ class SpooledStorage(ManagedStorage):
         """Take over the frames of an existing dataset."""
         place = self._exengine.place
         if place is not None and place.status is DatasetStatus.COMPLETE:
-            self.begin_continuing()  # raises an error
+            self.begin_continuing()  # raises StorageFinishedError
         found = take_over(type(self), path, self.summary_metadata, self.build_options())
         self._spool, self._spooled = found.spool, found.frames
         self.begin_continuing()
@@ -120,7 +120,7 @@ class SpooledStorage(ManagedStorage):
 
     @staticmethod
     def checksum(data: Any) -> int:
-        """Return the checksum of pixels or of a record, a 32-bit CRC. Readers must compute the same value."""
+        """Return a 32-bit CRC of pixels or of a record. Readers must compute the same value."""
         return zlib.crc32(data)
 
     @classmethod
@@ -214,7 +214,7 @@ class SpooledStorage(ManagedStorage):
             return
         self._spool.sync()
         if self._exengine.life.error is not None:
-            return  # the spool keeps the frames; ``recover`` builds the file once there is space
+            return  # the frames remain in the spool, from which ``recover`` can build the file later
         self.plan = plan_of(self)
         build_safely(
             type(self),
@@ -313,7 +313,7 @@ def is_spooled(path: str) -> bool:
 
 
 def keep_damaged(path: str) -> None:
-    """Keep the files that a recovery in place is about to replace, under unused names."""
+    """Keep the files that a recovery in place is about to replace, by linking them to other names."""
     for part, kept in _DAMAGED.items():
         with suppress(FileExistsError, FileNotFoundError):
             os.link(f"{path}.{part}" if part else path, f"{path}.{kept}")
