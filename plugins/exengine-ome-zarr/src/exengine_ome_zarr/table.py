@@ -349,7 +349,7 @@ class FrameTable:
         """Return a clause for an error message that lists the existing axes or positions."""
         positions = self.positions()
         if not positions:
-            return "no frame has been put yet"
+            return "no frame has been stored yet"
         unknown = [axis for axis in axes if axis not in positions]
         if unknown:
             names = " or ".join(map(repr, unknown))
