@@ -24,6 +24,11 @@ RESTRICTIONS = ("same_shape", "same_axes")
 _DESCRIPTION = (
     "Compare all storage backends, and choose one by pixel type, program, safety, compression and size."
 )
+_POWER = (
+    "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` calls "
+    "``finish`` at the end of the run and makes no durable flush before. In Python, call "
+    "``storage.flush(durable=True)`` at any time."
+)
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 
 
@@ -112,6 +117,7 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
         ".. _exengine-matrix:\n",
         heading("Which backend should I use?", "#"),
         f"Select your requirements; the backends that meet all of them remain. {escape(_SUMMARY)}\n",
+        f"{_POWER}\n",
         heading("In short", "="),
         choose_table(pages),
         heading("Capabilities", "="),
