@@ -25,8 +25,8 @@ _DESCRIPTION = (
     "Compare all storage backends, and choose one by pixel type, program, safety, compression and size."
 )
 _POWER = (
-    "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` calls "
-    "``finish`` at the end of the run and makes no durable flush before. In Python, call "
+    "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` "
+    "calls ``finish`` at the end of the run and makes no durable flush before. In Python, call "
     "``storage.flush(durable=True)`` at any time."
 )
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."

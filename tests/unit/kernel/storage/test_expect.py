@@ -58,7 +58,7 @@ def test_the_hook_receives_the_plan(make):
 def test_a_second_plan_and_a_plan_after_a_frame_are_refused(make):
     storage = make()
     storage.expect(PLAN)
-    with pytest.raises(StorageStateError, match="one plan, before the first frame; a plan was"):
+    with pytest.raises(StorageStateError, match="one plan, before the first frame; a plan has"):
         storage.expect(PLAN)
     storage.put({"time": 0}, FRAME, None)
     with pytest.raises(StorageStateError, match="frames stored so far: 1"):
