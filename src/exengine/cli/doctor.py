@@ -177,7 +177,7 @@ def _required_by(name: str, location: str) -> list[str]:
 def _fit(text: str) -> tuple[str | None, bool, str | None]:
     """Return a requirement's distribution, whether the requirement is met, and the installed version.
 
-    The name is None if the requirement does not apply, because it belongs to an extra or to another operating
+    The distribution is None if the requirement is not valid, or applies only to an extra or to another operating
     system.
 
     Examples

@@ -47,7 +47,7 @@ class RecoverReport:
     status : str
         The status of the finished dataset.
     reason : str
-        The human-readable reason for the status.
+        The human-readable reason for the status of the dataset.
     frames : int
         The number of frames in the finished dataset.
     total : int

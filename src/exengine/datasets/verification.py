@@ -66,7 +66,7 @@ class VerifyReport:
         The status of the dataset, a value of :class:`DatasetStatus`, or ``unknown`` if the backend does not
         record a status.
     reason : str
-        The human-readable reason for the status.
+        The human-readable reason for the status of the dataset.
     frames : int
         The number of frames that the dataset lists, at all resolution levels.
     full_frames : int

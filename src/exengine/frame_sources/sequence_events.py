@@ -138,7 +138,7 @@ class CompleteEvents:
 
     @cached_property
     def moves_z(self) -> bool:
-        """Whether any event specifies a focus. If so, every event must specify one."""
+        """Whether any event specifies a focus position. If so, every event must specify one."""
         parts = [self.sequence, *(own for _, own in sub_sequences(self.sequence))]
         return (
             any(part.z_plan is not None or part.autofocus_plan is not None for part in parts)

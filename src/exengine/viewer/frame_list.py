@@ -126,7 +126,7 @@ class FrameList:
 
 
 def _new_positions(axis: _Axis, start: int, end: int) -> list[Any]:
-    """Return the positions that are new in a range of frames. An integer is sent as a list with its text."""
+    """Return the positions that are new in a range of frames. An integer becomes a list with one string."""
     new = axis.positions[bisect_left(axis.first, start) : bisect_left(axis.first, end)]
     return [[str(each)] if isinstance(each, int) else each for each in new]
 

@@ -103,7 +103,7 @@ class Hdf5Storage(SpooledStorage):
     def _refuse_size(size: int) -> None:
         if not 0 < size <= _MOST_CHUNK_BYTES:
             raise UnsupportedDataError(
-                f"a frame has {size} bytes, but the backend hdf5 needs 1 to {_MOST_CHUNK_BYTES} bytes"
+                f"a frame has {size} bytes, but the backend hdf5 accepts 1 to {_MOST_CHUNK_BYTES} bytes"
             )
 
     def check_frame(self, coordinates: DataCoordinates, data: npt.NDArray[Any], metadata: JsonValue) -> Any:

@@ -31,7 +31,7 @@ EMPTY = "This dataset has no frames."
 NOTES = (UNFINISHED, EMPTY)
 """The descriptions of files without frames."""
 COMPRESSIONS = {"none": 1, "zlib": 8, "zstd": 50000}
-"""Maps the name of each compression to its number in TIFF."""
+"""Maps the name of each compression method to its number in TIFF."""
 
 _HEADER = struct.Struct("<2sHHHQ")  # byte order, version, size of offsets, 0, offset of the first directory
 _POINTER = struct.Struct("<QQ")  # the offset and the size of the records
@@ -79,7 +79,7 @@ class Page(NamedTuple):
 
 
 def header(first_directory: int, records: Text) -> bytes:
-    """Return the first 64 bytes of a file. Without records, their offset and size are 0."""
+    """Return the first 64 bytes of a file. If there are no records, pass 0 for their offset and size."""
     pointer = MAGIC + _POINTER.pack(*records)
     begin = _HEADER.pack(b"II", 43, 8, 0, first_directory) + pointer + _CRC.pack(crc32c.crc32c(pointer))
     return begin.ljust(FIRST_PIXELS_AT, b"\0")

@@ -1,4 +1,4 @@
-"""The work on single frames of a conversion: examine, read and compare them.
+"""Examines, reads and compares the individual frames of a conversion.
 
 The workers of a cluster call the same functions as the threads of this process. Each function takes the open
 datasets, first the source and then the result, and one item.

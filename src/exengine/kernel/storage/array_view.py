@@ -86,7 +86,7 @@ def present_frames(
     Raises
     ------
     UnsupportedOperationError
-        If there are no frames, or if they have different axes.
+        If there are no frames, or if the frames do not all have the same axes.
     """
     places = {axis: {value: place for place, value in enumerate(some)} for axis, some in positions.items()}
     there = np.zeros([len(some) for some in positions.values()], dtype=bool)

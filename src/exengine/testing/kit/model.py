@@ -120,7 +120,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         data: Any = {"none": None, "text": "pixels", "objects": np.array([[object()]])}[kind]
         axes = self.subject.axes(number)
         if refusal_of(lambda: self.storage.put(axes, data, {})) is None:
-            raise PromiseBrokenError("P2", f"put accepted invalid pixels ({kind})")
+            raise PromiseBrokenError("P2", f"put accepted {type(data).__name__} {data!r:.40} as pixels")
 
     @_open
     @stateful.precondition(lambda machine: machine.subject.can.metadata)

@@ -114,7 +114,7 @@ def _inodes_beside(path: str) -> dict[int, str]:
 
 
 class Syncs:
-    """Records the content of files and folders at the time of their last sync.
+    """Records the contents of files and folders as of their last sync.
 
     The files that Python code opens for writing are also recorded. Recording cannot be stopped.
 

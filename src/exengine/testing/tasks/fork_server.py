@@ -259,7 +259,7 @@ def serve(descriptor: int) -> tuple[str, str]:
     """
     control = socket.socket(fileno=descriptor)
     _send(control, {"ready": _may_fork()}, [])
-    children: dict[int, int] = {}  # maps each process to the descriptor on which its end is reported
+    children: dict[int, int] = {}  # maps each process to the descriptor for its exit code
     starter = ""  # the package that has started a thread
     while True:
         if select.select([control], [], [], _POLL_S if children else None)[0]:

@@ -117,7 +117,7 @@ def _set_field_of_view(sequence: "useq.MDASequence", core: "CMMCorePlus", pixel_
 
 
 def _changed_settings(core: "CMMCorePlus", complete: CompleteEvents) -> set[tuple[str, str]]:
-    """Return the settings of the sequence that may change the number of an event's frames or their layout."""
+    """Return the settings in a sequence that may change the number of frames per event, or their layout."""
     from pymmcore_plus import DeviceType
 
     sequence, setup = complete.sequence, complete.sequence.setup

@@ -61,7 +61,7 @@ class FrameTable:
         self._places = np.zeros((0, 5), np.uint32)  # file, layout, and three numbers from the entry
         # Sorted keys cover the first _sorted frames. A dict covers further frames, up to _remembered.
         self._sorted = self._remembered = 0
-        self._keys = np.zeros(0, np.int64).data  # a memoryview, because it is faster to compare than an array
+        self._keys = np.zeros(0, np.int64).data  # a memoryview, whose elements are read faster
         self._order: npt.NDArray[np.uint32] | None = None
         self._weights: list[int] = []
         self._radices: list[int] = []

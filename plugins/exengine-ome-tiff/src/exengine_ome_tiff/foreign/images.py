@@ -31,7 +31,7 @@ class PlanePlace(NamedTuple):
 
 @dataclass
 class OmeImage:
-    """An Image.
+    """An ``Image`` element of OME-XML, and the pages with its planes.
 
     Attributes
     ----------

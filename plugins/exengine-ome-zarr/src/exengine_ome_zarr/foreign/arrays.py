@@ -133,7 +133,7 @@ def read_layout(files: Files, key: str, zarr_format: int) -> ArrayLayout:
     Raises
     ------
     DatasetDamagedError
-        If the metadata do not exist, or are not valid.
+        If the metadata is missing or invalid.
     UnsupportedOperationError
         If the array does not contain numbers, or uses a codec or an extension that is not supported.
     """

@@ -66,7 +66,7 @@ class Files(Protocol):
         """Return a file's size and a number that changes when the file does, or None if there is no file."""
 
     def keys(self, prefix: str) -> Iterator[str]:
-        """Yield the keys of all files below a prefix. Links are not followed."""
+        """Yield the keys of all files under a prefix. Links are not followed."""
 
     def name(self, key: str) -> str:
         """Return the name of a file for messages."""

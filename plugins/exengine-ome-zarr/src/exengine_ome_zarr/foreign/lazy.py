@@ -37,9 +37,9 @@ def is_regular(index: GridIndex, arrays: list[LevelArray]) -> bool:
 def as_array(
     reader: BlockReader, index: GridIndex, array: LevelArray, axes: Iterable[str] | None, missing: Any
 ) -> Any:
-    """Return a dask array ``(*axes, Y, X)`` of images with the same coordinates.
+    """Return a dask array ``(*axes, Y, X)`` of images that all have the same set of coordinates.
 
-    A block contains as many whole frames as a chunk.
+    A block contains the frames of one chunk, or fewer if the chunk is large.
 
     Raises
     ------

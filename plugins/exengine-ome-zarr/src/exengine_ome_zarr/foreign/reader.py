@@ -229,7 +229,7 @@ class ForeignReader(DatasetReader):
         Returns
         -------
         dask.array.Array
-            ``(*axes, Y, X)``. Each block contains as many whole frames as a chunk of the file.
+            ``(*axes, Y, X)``. Each block contains the frames of one chunk, or fewer if the chunk is large.
         """
         self._refuse_if_closed()
         arrays = [self._dataset.array(image, self._place) for image in range(len(self._dataset.images))]

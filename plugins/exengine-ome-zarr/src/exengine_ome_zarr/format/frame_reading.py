@@ -90,7 +90,7 @@ class FrameReading(ABC):
             raise DatasetDamagedError(
                 f"the journal is damaged: it lists {length} bytes at offset {offset} for {name}"
             )
-        # When a part becomes the shard, its frames keep their offsets. Copying a shard changes the offsets.
+        # Frames keep their offsets when their part becomes a shard, but not when the shard is copied.
         for path in (f"{OPEN}/part-{part}", shard) if part else (shard,):
             text = self.read_bytes(path, offset, length)
             if text is not None and len(text) == length and crc32c.crc32c(text) == checksum:
