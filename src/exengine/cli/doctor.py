@@ -177,8 +177,8 @@ def _required_by(name: str, location: str) -> list[str]:
 def _fit(text: str) -> tuple[str | None, bool, str | None]:
     """Return a requirement's distribution, whether the requirement is met, and the installed version.
 
-    The distribution is None if the requirement is not valid, or applies only to an extra or to another operating
-    system.
+    The distribution is None if the requirement is not valid, or applies only to an extra or to another
+    operating system.
 
     Examples
     --------

@@ -87,7 +87,7 @@ class Lifecycle:
 
     @property
     def can_end(self) -> bool:
-        """Whether the dataset can still be finished or aborted: it is open, has failed, or is partly finished."""
+        """Whether the dataset can be finished or aborted: it is open, has failed, or is partly finished."""
         return self.status is None and self.refusal in (None, StorageFailedError, StorageFinishedError)
 
     @property
