@@ -242,8 +242,8 @@ def _convert(verbs: _Verbs) -> None:
     verb.add_argument(
         "--units",
         metavar="I/N",
-        help="convert only the share of job I in an array of N jobs, such as 2/8: every N-th dataset that "
-        "matches a pattern or, with the backend ome-zarr, some shards of one dataset",
+        help="do only the work of job I of N, for example 2/8: convert every N-th dataset that matches a "
+        "pattern or, with the backend ome-zarr, some shards of one dataset",
     )
 
 

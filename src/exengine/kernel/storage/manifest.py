@@ -124,7 +124,7 @@ class Manifest(Mapping[str, Any]):
 
     @classmethod
     def parse(cls, text: bytes, file: tuple[int, ...] | None = None) -> "Manifest":
-        """Return the manifest in the bytes of a file, with a ``problem`` if they do not match their checksum.
+        """Parse the content of a manifest file. ``problem`` is set if its checksum does not match.
 
         Raises
         ------

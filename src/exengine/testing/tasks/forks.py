@@ -27,7 +27,7 @@ def run_fork(subject: Subject, spec: dict[str, Any]) -> None:
 
     def fail() -> None:
         sys.stderr.close()
-        raise RuntimeError("the end of a forked child")
+        raise RuntimeError("an error that ends the forked child on purpose")
 
     def put() -> None:
         axes = subject.axes(500)

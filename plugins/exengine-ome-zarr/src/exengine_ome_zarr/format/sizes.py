@@ -106,7 +106,7 @@ writing its frames again.
 """
 
 COPY_BYTES = 4 * MIB
-"""The amount of data that is copied in one step. A shard with less than this in holes is not copied."""
+"""The amount of data that is copied in one step. A shard whose holes are smaller in total is not copied."""
 
 # -- reading ---------------------------------------------------------------------------------------------
 
