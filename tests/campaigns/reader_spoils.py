@@ -59,8 +59,8 @@ def at_a_damaged_index(do: Callable[[], None]) -> Callable[[], None]:
 
             def instead(self: Any, real: Any = real) -> None:
                 real(self)
-                # the last bytes of an index, or a journal
-                if self.status_reason.startswith("the last") or "journal" in self.status_reason:
+                # an index that ends within an entry, or a journal
+                if "incomplete entry" in self.status_reason or "journal" in self.status_reason:
                     do()
 
             cls._settle = instead

@@ -192,7 +192,7 @@ def test_frames_that_cannot_form_one_array_are_refused(tmp_path):
     with exengine.open_storage("ndtiff", tmp_path / "empty"):
         pass
     for name, message in (
-        ("axes", "different axes"),
+        ("axes", "differ from those of the dataset"),
         ("names", "'y' has the same name"),
         ("empty", "no frames"),
     ):

@@ -1,5 +1,6 @@
 """The server of the viewer answers its own page, and nothing else: 200 hostile requests get nothing."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -44,7 +45,10 @@ def ask(server, name, method="GET", headers=None, token=None):
 def ask_raw(server, request):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(
+            OSError
+        ):  # the server may have refused the request and closed the connection
+            connection.shutdown(socket.SHUT_WR)
         answer = b""
         while chunk := connection.recv(65536):
             answer += chunk
