@@ -14,7 +14,7 @@ RED = {
     "P2": "was refused, but is in the storage",
     "P4": "where a frame exists, returned, but must raise CoordinatesExistError",
     "P5": "a finished or closed storage accepted a frame",
-    "P6": "of 30 frames were lost|of 1 frames were lost",
+    "P6": "lost frames: [0-9]+ of (30|1);",
 }
 """Promise -> what the kit has to find, and not any other fault that the library or the adapter has besides."""
 

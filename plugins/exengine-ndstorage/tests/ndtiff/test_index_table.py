@@ -351,7 +351,7 @@ def test_absence_is_described_by_what_is_there():
     feed(table, b"".join(entry({"time": n, "z": n}) for n in range(5)))
     assert table.describe_absence({"time": 9, "z": 0}) == "positions on axis 'time': 0 - 4"
     assert table.describe_absence({"time": 0, "z": 1}) == "no frame has this combination of positions"
-    assert table.describe_absence({"time": 0}) == "existing axes: time, z; not given: z"
+    assert table.describe_absence({"time": 0}) == "the coordinates lack z; existing axes: time, z"
     assert table.describe_absence({"t": 0}) == "no frame has the axis 't'; existing axes: time, z"
 
 

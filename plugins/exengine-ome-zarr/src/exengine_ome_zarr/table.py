@@ -359,5 +359,5 @@ class FrameTable:
                 return f"positions on axis {axis!r}: {summarize_positions(positions[axis])}"
         absent = [axis for axis in positions if axis not in axes]
         if absent:
-            return f"existing axes: {', '.join(positions)}; not given: {', '.join(absent)}"
+            return f"the coordinates lack {', '.join(absent)}; existing axes: {', '.join(positions)}"
         return "no frame has this combination of positions"

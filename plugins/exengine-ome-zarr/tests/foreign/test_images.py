@@ -345,10 +345,10 @@ def test_a_frame_that_does_not_exist_is_named(path):
         ({"time": 9, "channel": "DAPI", "z": 0}, "positions on axis 'time': 0, 1"),
         ({"time": 0, "channel": "Cy5", "z": 0}, "positions on axis 'channel': 'DAPI', 'FITC'"),
         ({"time": 0, "channel": 0, "z": 0}, "positions on axis 'channel'"),
-        ({"time": 0, "z": 0}, "not given: channel"),
+        ({"time": 0, "z": 0}, "the coordinates lack channel"),
         ({"time": 0, "channel": "DAPI", "z": 0, "angle": 0}, "no frame has the axis 'angle'"),
         ({"time": -1, "channel": "DAPI", "z": 0}, "positions on axis 'time'"),
-        ({}, "not given: time, channel, z"),
+        ({}, "the coordinates lack time, channel, z"),
     ]:
         assert axes not in dataset
         with pytest.raises(CoordinatesNotFoundError, match=words):

@@ -403,7 +403,7 @@ class FrameTable:
                 if axis in axes and axes[axis] not in values:
                     return f"positions on axis {axis!r}: {summarize_positions(values)}"
         if absent := [axis for axis in self.axes if axis not in axes]:
-            return f"existing axes: {', '.join(self.axes)}; not given: {', '.join(absent)}"
+            return f"the coordinates lack {', '.join(absent)}; existing axes: {', '.join(self.axes)}"
         return "no frame has this combination of positions"
 
     @property
