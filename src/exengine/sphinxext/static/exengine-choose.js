@@ -115,6 +115,15 @@
       return choice.options ? [name, " with ", make("code", {}, choice.options)] : [name];
     }
 
+    /** Return a link for each backend; the sets of options that meet the requirements follow it. */
+    function links(shown) {
+      const sets = new Map();
+      for (const choice of shown) sets.set(choice.name, [...(sets.get(choice.name) || []), choice]);
+      return Array.from(sets.values(), (some) =>
+        link({ ...some[0], options: some.map((choice) => choice.options).join(" or ") }),
+      );
+    }
+
     function joined(parts) {
       return parts.flatMap((part, place) => (place ? [", ", ...part] : part));
     }
@@ -153,7 +162,7 @@
       else if (!shown.length) answer.replaceChildren(...closest(wishes));
       else {
         const count = `${names.size} of ${all.size} ${names.size === 1 ? "meets" : "meet"} all requirements: `;
-        answer.replaceChildren(make("p", {}, count, make("strong", {}, ...joined(shown.map(link))), "."));
+        answer.replaceChildren(make("p", {}, count, make("strong", {}, ...joined(links(shown))), "."));
       }
       for (const row of table.tBodies[0].rows) {
         const name = row.cells[0].textContent.trim();
