@@ -169,6 +169,15 @@ class FrameBuffers:
         buffers.append(buffer)
         return buffer
 
+    def trim(self) -> None:
+        """Release the large buffers that exceed the amount to keep. Call this when no frame is in flight."""
+        buffers = self._large
+        try:
+            while len(buffers) * buffers[0].nbytes > _KEPT_BYTES:
+                buffers.popleft()
+        except IndexError:  # there is none, or another thread took the last one
+            pass
+
     def release(self) -> None:
         """Release all large buffers. Existing frames remain valid."""
         self._large.clear()

@@ -92,6 +92,8 @@ class Storing:
             if is_full and self._most_put > _MOST_AT_ONCE:
                 waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
                 self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
+            if not self._flight.frames:
+                self._buffers.trim()  # the next frame may arrive much later
             # Only a storage in memory needs this; a storage on disk lets the producer run while it writes.
             if self._in_memory and not self._buffers.prepare() and self._producer_pauses:
                 sleep(_PAUSE_S)

@@ -1,10 +1,12 @@
 """Private copies of frames: equal to the frame, apart from it, and in memory that is used again."""
 
+import time
 from collections import deque
 
 import numpy as np
 import pytest
 
+from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.flow import frame_buffers
 from exengine.kernel.flow.frame_buffers import LARGE_BYTES, SLAB_BYTES, FrameBuffers
 
@@ -102,6 +104,8 @@ def test_large_buffers_of_frames_in_flight_are_reused_in_their_order_and_no_more
         most = max(most, len(buffers._large))
     assert len(places) == 11 and most <= 11 + spare
     queue.clear()
+    buffers.trim()
+    assert 0 < len(buffers._large) <= spare
     buffers.copy_large(image)
     assert len(buffers._large) <= spare
     kept = [buffers.copy_large(image) for _ in range(20)]  # a storage in memory keeps its frames
@@ -118,3 +122,20 @@ def test_buffers_of_two_sizes_in_turn_are_reused():
         places.add(copy.base.__array_interface__["data"][0])
         del copy
     assert len(places) <= 4
+
+
+def test_a_handler_without_frames_in_flight_keeps_few_large_buffers(held_storage):
+    spare = frame_buffers._KEPT_BYTES // 2**23
+    held_storage.gate.clear()
+    handler = DataHandler(held_storage)
+    for number in range(12):
+        handler.put({"time": number}, np.zeros(2**23, np.uint8), {})
+    assert len(handler._copies._large) > 2 * spare
+    held_storage.gate.set()
+    until = time.monotonic() + 10
+    while len(handler._copies._large) > spare and time.monotonic() < until:
+        time.sleep(0.01)
+    assert 0 < len(handler._copies._large) <= spare
+    handler.finish()
+    handler.await_completion(timeout=10)
+    assert not handler._copies._large
