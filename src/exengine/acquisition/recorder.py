@@ -25,6 +25,7 @@ from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.data_storage_base import CoordinatesLike, DatasetStatus, DataStorage, JsonValue
 from exengine.kernel.errors import (
     AcquisitionError,
+    ConfigError,
     HandlerError,
     MetadataError,
     UnsupportedOperationError,
@@ -162,6 +163,11 @@ class Recorder:
         """
         storage, stored = self._storage_plan, self._stored(plan)
         check_plan(storage.cls, storage.name, storage.options, stored, storage.capabilities)
+        if self.config["handler.sync_every_s"] is not None and not storage.capabilities.durable_flush:
+            raise ConfigError(
+                f"handler.sync_every_s is set, but the backend {storage.name!r} has no durable flush; remove "
+                "this setting or choose another backend"
+            )
         if self.earlier is not None:
             self.earlier.refuse_other_frames(plan)
             stored = remaining_plan(stored, len(self.earlier))
@@ -247,6 +253,7 @@ class Recorder:
             block_timeout_s=self.config["handler.block_timeout_s"],
             workers=self.config["handler.workers"],
             on_process_error=self.config["handler.on_process_error"],
+            sync_every_s=self.config["handler.sync_every_s"],
         )
         self.ledger = self._handler.ledger
         if self.earlier is not None:

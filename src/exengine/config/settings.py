@@ -90,6 +90,13 @@ SETTINGS = (
         "Action to take when the process function fails: end the acquisition with an error, lose only this "
         "frame, or store the frame as it arrived.",
     ),
+    Setting(
+        "handler.sync_every_s",
+        None,
+        {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "Maximum time in seconds between storing a frame and the start of the sync that makes it survive a "
+        "power cut; by default, the dataset is synced only at the end of the acquisition.",
+    ),
     Setting("source.name", None, {"type": "string"}, "Name of the frame source; there is no default."),
     Setting("source.options", {}, {"type": "object"}, "Options of the source, as listed on its page."),
     Setting(
@@ -102,7 +109,7 @@ SETTINGS = (
 """All settings of the config. Everything that lists settings is generated from this table."""
 
 BY_KEY = {setting.key: setting for setting in SETTINGS}
-_NUMBERS = ("handler.max_frames", "handler.block_timeout_s", "handler.workers")
+_NUMBERS = ("handler.max_frames", "handler.block_timeout_s", "handler.workers", "handler.sync_every_s")
 SECTIONS = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETTINGS))
 FREE_SECTIONS = ("storage.options", "source.options", "sequence")
 """Sections whose keys are defined by plugins or by useq."""

@@ -79,6 +79,9 @@ class DataHandler:
     on_process_error : {'stop', 'skip', 'raw'}
         The reaction to an error in the process function: accept no more frames, lose only this frame, or
         store the frame as it arrived. The ledger lists the frame in each case.
+    sync_every_s : float, optional
+        The maximum time between storing a frame and the start of the sync that makes it durable, in seconds.
+        Frames wait in the queue during a sync. By default, the storage is synced only when it is finished.
     on_stored : callable, optional
         Called on the thread that stores frames, after each batch, with a list of the ``DataCoordinates``
         that were stored. It must return quickly. If it raises an exception, the exception is logged.
@@ -109,6 +112,7 @@ class DataHandler:
         block_timeout_s: float | None = None,
         workers: int = 1,
         on_process_error: Literal["stop", "skip", "raw"] = "stop",
+        sync_every_s: float | None = None,
         on_stored: OnStored | None = None,
         on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
@@ -119,6 +123,7 @@ class DataHandler:
             block_timeout_s=block_timeout_s,
             workers=workers,
             on_process_error=on_process_error,
+            sync_every_s=sync_every_s,
         )
         self._storage = storage
         self._processes = process_function is not None
@@ -128,7 +133,7 @@ class DataHandler:
         # Maps the coordinates of each rejected frame to how often it was rejected and to its ledger entries.
         self._refused: dict[DataCoordinates, tuple[int, list[Loss]]] = {}
         observers = [one for one in (on_stored, notifications_to(_executor)) if one is not None]
-        self._storing = Storing(storage, flight, observers, on_error, self._copies)
+        self._storing = Storing(storage, flight, observers, on_error, self._copies, policy.sync_every_s)
         self._threads = [threading.Thread(target=self._store_all, name="exengine-store", daemon=True)]
         if process_function is not None:
             processing = Processing(process_function, flight, self._storing, policy)

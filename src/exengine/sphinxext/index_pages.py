@@ -26,8 +26,8 @@ _DESCRIPTION = (
 )
 _POWER = (
     "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` "
-    "calls ``finish`` at the end of the run and makes no durable flush before. In Python, call "
-    "``storage.flush(durable=True)`` at any time."
+    "calls ``finish`` at the end of the run; with ``handler.sync_every_s`` in the config, it also makes "
+    "durable flushes during the run. In Python, call ``storage.flush(durable=True)`` at any time."
 )
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 

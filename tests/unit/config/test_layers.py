@@ -32,6 +32,7 @@ FULL = {
         "process": "background",
         "workers": 2,
         "on_process_error": "raw",
+        "sync_every_s": 0.5,
     },
     "source": {"name": "simulated", "options": {"width": 64}},
     "sequence": {"channels": ["DAPI"], "time_plan": {"interval": 0, "loops": 2}},
@@ -110,6 +111,7 @@ block_timeout_s = 2.5
 process = "background"
 workers = 2
 on_process_error = "raw"
+sync_every_s = 0.5
 [source]
 name = "simulated"
 options = {width = 64}
@@ -314,6 +316,7 @@ def test_a_variable_with_all_options_is_taken_apart_or_refused(name):
         ({"handler": {"workers": True}}, "must be an int"),
         ({"handler": {"block_timeout_s": 0}}, "must be a number above 0, got 0"),
         ({"handler": {"block_timeout_s": float("inf")}}, "must be a number above 0"),
+        ({"handler": {"sync_every_s": -1}}, "must be a number above 0, got -1"),
         ({"handler": {"process": 5}}, "must be a string, got 5"),
         ({"handler": {"on_process_error": "stpo"}}, "'stop'.*the allowed values are stop, skip, raw"),
         (

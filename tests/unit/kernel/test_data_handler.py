@@ -296,6 +296,8 @@ def test_a_producer_that_waits_for_room_is_told_when_the_handler_ends(make, how)
         {"block_timeout_s": 0},
         {"block_timeout_s": float("nan")},
         {"block_timeout_s": "1"},
+        {"sync_every_s": 0},
+        {"sync_every_s": True},
         {"workers": 0},
         {"workers": 65},
         {"on_process_error": None},

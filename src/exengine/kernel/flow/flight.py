@@ -184,8 +184,11 @@ class Flight:
 
     # -- waiting for frames ----------------------------------------------------------------------
 
-    def wait_to_store(self, most: int) -> list[QueuedFrame]:
-        """Wait for frames that can be stored; return up to ``most`` frames, or an empty list at the end."""
+    def wait_to_store(self, most: int, deadline: float | None = None) -> list[QueuedFrame] | None:
+        """Wait for frames that can be stored; return up to ``most`` frames, or an empty list at the end.
+
+        Return None if no frame has arrived at ``deadline``, a value of ``time.monotonic()``.
+        """
         slept = False
         while True:
             with self.lock:
@@ -198,9 +201,11 @@ class Flight:
                 waiters = self.hurry if naps else self.results
                 ticket = waiters.enlist()
             # The first frame after a pause wakes this thread, which then briefly waits for more frames.
-            if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket)):
+            if not (ticket.acquire(timeout=_NAP_S) if naps else wait(ticket, deadline)):
                 with self.lock:
                     waiters.withdraw(ticket)
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
             slept = not naps
 
     def _take(self, queue: deque[QueuedFrame], most: int) -> list[QueuedFrame]:

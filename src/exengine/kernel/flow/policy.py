@@ -27,6 +27,7 @@ class Policy:
     block_timeout_s: float | None = None
     workers: int = 1
     on_process_error: Literal["stop", "skip", "raw"] = "stop"
+    sync_every_s: float | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("max_pending", None), ("max_frames", None), ("workers", MOST_WORKERS)):
@@ -36,11 +37,12 @@ class Policy:
             if type(value) is not int or value < 1 or (most is not None and value > most):
                 allowed = f"an int from 1 to {most}" if most else "a positive int"
                 raise OptionError(f"{name} must be {allowed}, got {value!r:.60}")
-        timeout = self.block_timeout_s
-        if timeout is not None and (
-            isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0
-        ):
-            raise OptionError(f"block_timeout_s must be a positive number of seconds, got {timeout!r:.60}")
+        for name in ("block_timeout_s", "sync_every_s"):
+            time_s = getattr(self, name)
+            if time_s is not None and (
+                isinstance(time_s, bool) or not isinstance(time_s, int | float) or not time_s > 0
+            ):
+                raise OptionError(f"{name} must be a positive number of seconds, got {time_s!r:.60}")
         for name, choices in (("when_full", WHEN_FULL), ("on_process_error", ON_PROCESS_ERROR)):
             value = getattr(self, name)
             if value not in choices:

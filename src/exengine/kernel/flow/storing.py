@@ -13,6 +13,7 @@ from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import UnsupportedOperationError, describe, frames_stored_before
 from exengine.kernel.flow.flight import Flight
 from exengine.kernel.flow.frame_buffers import FrameBuffers
+from exengine.kernel.flow.periodic_sync import PeriodicSync
 from exengine.kernel.flow.queued_frame import QueuedFrame
 from exengine.kernel.storage.ending import end_early, keep_ledger
 from exengine.kernel.storage.managed import checked_put_of
@@ -53,6 +54,8 @@ class Storing:
         Called once, with the first error.
     buffers : FrameBuffers
         The memory that holds the frames.
+    sync_every_s : float or None
+        The interval at which the storage is synced, in seconds; see :class:`PeriodicSync`.
     """
 
     def __init__(
@@ -62,12 +65,14 @@ class Storing:
         observers: Sequence[OnStored],
         on_error: Callable[[BaseException], None] | None,
         buffers: FrameBuffers,
+        sync_every_s: float | None = None,
     ) -> None:
         self._storage = storage
         self._flight = flight
         self._observers = observers
         self._on_error = on_error
         self._buffers = buffers
+        self._sync = PeriodicSync(storage, sync_every_s)
         self._put_checked = checked_put_of(storage)
         batches = isinstance(storage, DataStorage) and storage.batch_frames > 1
         self._most_put = max(_MOST_AT_ONCE, storage.batch_frames) if batches else 1
@@ -79,7 +84,10 @@ class Storing:
 
     def run(self) -> None:
         """Store frames until the queue ends, and then finish or abort the storage."""
-        while batch := self._flight.wait_to_store(self._most):
+        while (batch := self._flight.wait_to_store(self._most, self._sync.due)) != []:
+            if batch is None:
+                self._sync_if_due()
+                continue
             begin, cpu, is_full = perf_counter(), thread_time(), len(batch) == self._most
             while batch:
                 stored, error = self._put(batch)
@@ -89,6 +97,7 @@ class Storing:
                     self.lose(batch[stored], error, out=True)
                     stored += 1
                 batch = batch[stored:]
+                self._sync_if_due()
             if is_full and self._most_put > _MOST_AT_ONCE:
                 waits = perf_counter() - begin > thread_time() - cpu + _LONG_WAIT_S
                 self._most = min(2 * self._most, self._most_put) if waits else _MOST_AT_ONCE
@@ -99,6 +108,12 @@ class Storing:
                 sleep(_PAUSE_S)
         self._buffers.release()
         self._conclude()
+
+    def _sync_if_due(self) -> None:
+        try:
+            self._sync.sync_if_due()
+        except BaseException as error:
+            self.keep(error)
 
     def take_turn(self) -> None:
         """Let the store thread run. A producer calls this when many frames are waiting."""
@@ -132,6 +147,7 @@ class Storing:
             # The first frame has been waiting longest, so its latency is an upper bound for the whole batch.
             ledger.latencies.add(perf_counter() - stored[0].since, len(stored))
             flight.leave(stored, size)
+        self._sync.note_stored()
         for observer in self._observers:
             try:
                 observer([item.coordinates for item in stored])
