@@ -2,11 +2,11 @@
 
 Each folder in ``plugins/`` gets one environment per Python version. For example,
 ``plugins/exengine-ndstorage`` gets ``py313-ndstorage``, with the full name ``py313-exengine-ndstorage``.
-``tox run`` tests the kernel on the oldest and the newest supported Python that this machine has. It tests the
-plugins with the newest libraries on the newest of these, and with the oldest libraries on the oldest
-supported Python in ``floors-together``. The environments that need every plugin (``types``, ``docs``,
-``site``, ``demo``, ``product``) install them all. ``floors-together`` installs them and the kernel with the
-lowest versions that satisfy all of them.
+``tox run`` tests the kernel and the plugins at both ends: with the newest libraries on the newest supported
+Python that this machine has, and with the oldest libraries on the oldest supported Python. The second end is
+``floors-together``, one environment for the kernel and all plugins, with the lowest versions that satisfy
+all of them. The environments that need every plugin (``types``, ``docs``, ``site``, ``demo``, ``product``)
+install them all.
 
 Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NAME``, and a command in
 ``nightly``.
@@ -34,11 +34,9 @@ IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
 CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
-# The parts of the kernel that stand on other libraries, without the tests that take long for other reasons.
-FLOORS_TESTS = tuple(
-    f"tests/unit/{part}"
-    for part in ("acquisition", "config", "frame_sources", "kernel/frames", "kernel/registry")
-)
+# `product` runs the other tests in tests/unit.
+KERNEL_TESTS = ("tests/unit", *(f"--ignore=tests/unit/{part}" for part in ("checks", "sphinxext", "testing")))
+# Tests of plugins that take long for reasons other than libraries are left out.
 FLOORS_CHOICE = "not kill and not remote and not test_field and not full_disk and not probing and not million"
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
 
@@ -52,7 +50,7 @@ def _starts(python: str) -> bool:
 
 
 FOUND = [python for python in PYTHONS if _starts(python)] or PYTHONS
-OLDEST, NEWEST = FOUND[0], FOUND[-1]
+NEWEST = FOUND[-1]
 
 
 @impl
@@ -65,8 +63,11 @@ def tox_extend_envs() -> Iterable[str]:
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     """Configure these environments. `tox run` runs those of the plugins on the newest Python."""
-    core_conf["env_list"].envs[:0] = dict.fromkeys((OLDEST, NEWEST))
+    core_conf["env_list"].envs.insert(0, NEWEST)
     for python in PYTHONS:
+        kernel_tests = state.conf.pos_args(None) or KERNEL_TESTS
+        command = ["pytest", *IN_PARALLEL, *_chosen(python, "tests/unit"), *kernel_tests]
+        _seed(state, python, commands=[Command(command)])
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
             needed = [ROOT / "plugins" / name for name in TESTS_NEED.get(folder.name, ())]
@@ -98,11 +99,11 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
 def _add_floors(state: State) -> None:
     """Configure the environment that resolves the kernel and all plugins together at their floors."""
     # pytest-xdist too, which would otherwise be installed before with the newest pytest
-    options = ("--resolution", "lowest-direct", "pytest-xdist>=3.6")
-    install = _install(ROOT, *FOLDERS, extra="[test]", options=options)
-    tests = [FLOORS_TESTS, *((f"plugins/{folder.name}/tests",) for folder in FOLDERS)]
-    choice = ("-m", "not once", "-k", FLOORS_CHOICE)
-    commands = [_with_arguments(state, "pytest", *IN_PARALLEL, *choice, *some) for some in tests]
+    lowest = ("--resolution", "lowest-direct", "pytest-xdist>=3.6", f"{ROOT}[preview]")
+    install = _install(ROOT, *FOLDERS, extra="[test]", options=lowest)
+    plugins = [("-k", FLOORS_CHOICE, f"plugins/{folder.name}/tests") for folder in FOLDERS]
+    options = (*IN_PARALLEL, "-m", "not once")
+    commands = [_with_arguments(state, "pytest", *options, *tests) for tests in (KERNEL_TESTS, *plugins)]
     _seed(state, "floors-together", commands_pre=[install], commands=commands)
 
 

@@ -25,9 +25,10 @@ def test_ci_tests_all_distributions_together_at_their_declared_floors():
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     assert "floors-together" in tox["tox"]["env_list"].split()
     toxfile = (ROOT / "toxfile.py").read_text(encoding="utf-8")
-    assert 'core_conf["env_list"].envs[:0] = dict.fromkeys((OLDEST, NEWEST))' in toxfile
-    assert 'options = ("--resolution", "lowest-direct", ' in toxfile
-    assert '_install(ROOT, *FOLDERS, extra="[test]", options=options)' in toxfile
+    assert 'core_conf["env_list"].envs.insert(0, NEWEST)' in toxfile
+    assert 'lowest = ("--resolution", "lowest-direct", ' in toxfile
+    assert '_install(ROOT, *FOLDERS, extra="[test]", options=lowest)' in toxfile
+    assert "for tests in (KERNEL_TESTS, *plugins)" in toxfile
 
 
 def test_a_test_module_sets_its_marks_once():
