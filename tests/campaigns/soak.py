@@ -26,6 +26,7 @@ from variants import Variant, add_arguments, variant_of
 from writer import axes_of, metadata_of, pixels_of
 
 import exengine
+from exengine.testing.memory import peak_mib
 
 SIZES = (512, 64)  # width of a frame in pixels, in turn
 MOST_FRAMES = 60_000  # maximum number of frames in a cycle, because small frames are numerous
@@ -167,7 +168,7 @@ def soak(
     rise = float(np.median(half[-third:]) - np.median(half[:third]))  # a single step counts once
     if rise > MOST_RISE_MIB:
         found.append(f"memory rises by {rise:.1f} MiB in {len(half)} cycles: {half}")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    most = peak_mib()
     if most > levels[0].resident_mib + PENDING_BYTES / 2**20 + MOST_ABOVE_MIB:
         found.append(f"memory reached {most:.0f} MiB")
     figures: dict[str, object] = {

@@ -27,12 +27,13 @@ from exengine.kernel.system.bounded import MAX_DEPTH, MAX_JSON_VALUES, parse_jso
 DECOY = "exengine_decoy"
 
 PROGRAM = """
-import json, resource, sys
+import json, sys
 from exengine.config.layers import resolve
 from exengine.kernel.errors import ExEngineError
 from exengine.datasets.creation import StoragePlan
 from exengine.datasets.opening import open_dataset
 from exengine.datasets.verification import verify
+from exengine.testing.memory import peak_mib
 from exengine.testing.watch import Watch
 
 def do(kind, path):
@@ -56,7 +57,7 @@ for kind, path in jobs:
         outcome = f"foreign: {error!r}"
     watch.rest()
     print(json.dumps([path, outcome, watch.reached]), flush=True)
-print(json.dumps(["memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, []]))
+print(json.dumps(["memory", peak_mib(), []]))
 """
 
 

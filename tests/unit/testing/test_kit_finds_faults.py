@@ -47,7 +47,7 @@ def test_the_state_machine_has_twelve_rules_and_five_invariants():
     assert sum("hypothesis_stateful_invariant" in marks for marks in made) >= 5
 
 
-@pytest.mark.parametrize("name", ["Plain", "Disk", "Resuming", "Limited"])
+@pytest.mark.parametrize("name", ["Plain", "Resuming", "Limited"])
 def test_a_backend_that_is_honest_is_green(name, results_of):
     results = results_of(name)
     assert [

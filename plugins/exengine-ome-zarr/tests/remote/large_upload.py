@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import exengine
+from exengine.testing.memory import peak_mib
 
 FRAME_BYTES = 512 * 512 * 2
 
@@ -74,7 +74,7 @@ def upload(options, spool):
         is_over.set()
         watcher.join()
     seconds = time.monotonic() - begin
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
+    rss = peak_mib()
     with exengine.open_dataset(options.url) as dataset:
         chosen = range(count) if count < 500 else sorted(rng.choice(count, 500, replace=False).tolist())
         read_back = len(dataset) == count and dataset.status == "complete"

@@ -9,6 +9,7 @@ from typing import Any
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import say
 from exengine.testing.frames import same
+from exengine.testing.memory import peak_mib
 from exengine.testing.subject import Subject, status_of
 from exengine.testing.watch import Watch
 
@@ -77,13 +78,3 @@ def _read_all(subject: Subject, storage: Any, count: int) -> tuple[str, str]:
     if missing and status == "complete":
         wrong = wrong or f"the status is complete, but the number of missing frames is {missing}"
     return "", wrong
-
-
-def peak_mib() -> float:
-    """Return the largest amount of memory that this process has used, in MiB; 0 if it is unknown."""
-    try:
-        import resource
-    except ImportError:  # this module does not exist on Windows
-        return 0.0
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,7 +1,5 @@
 """Full queues: memory stays within the bound, the ledger balances to the frame, and nothing hangs."""
 
-import resource
-import sys
 import threading
 import time
 
@@ -10,6 +8,7 @@ import pytest
 
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.errors import HandlerError, HandlerFullError
+from exengine.testing.memory import forget_peak, peak_mib
 
 PATIENCE_S = 10
 
@@ -39,11 +38,6 @@ def frame_at(number, shape=(8, 8)):
     return np.full(shape, number, np.uint16)
 
 
-def peak_mib():
-    divisor = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / divisor
-
-
 def ended(handler):
     handler.finish()
     handler.await_completion(PATIENCE_S)
@@ -56,7 +50,7 @@ def test_under_each_policy_memory_is_bounded_and_the_ledger_balances_to_the_fram
     count = min(200, int(2 / delay_s))
     storage = Slow(delay_s)
     buffer = np.empty(shape, np.uint16)
-    before = peak_mib()
+    before = forget_peak()
     handler = DataHandler(storage, max_pending=bound, when_full=when_full, block_timeout_s=PATIENCE_S)
     refused = 0
     for number in range(count):
