@@ -93,7 +93,11 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     paths = "PYTHONPATH=" + os.pathsep.join(map(str, sources))
     _seed(state, "imports", set_env=SetEnv(paths, "set_env", "imports", ROOT))
     packages = [str(marker.parent.relative_to(ROOT)) for folder in FOLDERS for marker in _typed(folder)]
-    _seed(state, "types", commands=[_with_arguments(state, "mypy", "src/exengine", *packages)])
+    _seed(
+        state,
+        "types",
+        commands=[_with_arguments(state, "mypy", "--num-workers", "auto", "src/exengine", *packages)],
+    )
 
 
 def _add_floors(state: State) -> None:
