@@ -405,7 +405,7 @@ class TruncatesAfterAnError(Slabs):
         super().release()
 
 
-@fault("errors", "C4", by=DISK)
+@fault("errors", "C4", "P7", by=DISK)
 class ClaimsMoreThanThereIs(Slabs):
     """Replaces the header when a failed storage is closed, and claims more frames than there are."""
 
@@ -490,7 +490,7 @@ class ListsAFrameFirst(Slabs):
             super().finish_frames()
 
 
-@fault("errors", "P6", "C4", "F1", by=KILLED)
+@fault("errors", "P6", "C4", "F1", "P1", by=KILLED)
 class BuffersMetadata(Slabs):
     """Writes metadata through a buffer that is flushed for every eighth frame."""
 

@@ -4,18 +4,18 @@ import pytest
 
 from exengine.testing import StorageConformance
 
+pytestmark = pytest.mark.once
+
 
 class TestUncompressed(StorageConformance):
     backend = "ome-zarr"
 
 
-@pytest.mark.once
 class TestCompressed(StorageConformance):
     backend = "ome-zarr"
     variant = "blosc-lz4"
 
 
-@pytest.mark.once
 class TestSplit(StorageConformance):
     backend = "ome-zarr"
     variant = "split"

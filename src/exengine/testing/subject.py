@@ -81,6 +81,7 @@ class Subject:
         self.options = options
         self.thorough = thorough
         self.varied = False  # whether the frames have several shapes
+        self.has_failed = False  # whether an earlier test has failed
         self.not_promised_by = ""  # the capabilities that rule out the tested promise
         self._made: list[DataStorage] = []
         self._numbers = 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -177,6 +178,31 @@ def test_a_subclass_with_one_fixture_runs_the_kit_and_is_in_the_results(run_pyte
     assert results["backend"] == "TestMyStorage"
     assert results["promises"]["N1"]["outcome"] == "broken"
     assert results["promises"]["R2"]["outcome"] == "kept"
+
+
+def test_a_long_sequence_is_reduced_only_if_no_other_test_has_found_a_fault(run_pytest):
+    source = """
+        import exengine.testing.kit.model as model
+        from exengine.testing import StorageConformance
+
+        def run_model(subject, *, reduce):
+            print(f"{subject.cls.__name__} is reduced: {reduce}")
+
+        model.run_model = run_model
+
+        class TestPlain(StorageConformance):
+            backend = "plain"
+
+        class TestWrong(StorageConformance):
+            backend = "replacesframes"
+
+        class TestAfterIt(StorageConformance):
+            backend = "plain"
+    """
+    done = run_pytest("-s", "-k", "never_replaced or any_sequence", "test_mine.py", source=source)
+    assert "1 failed, 5 passed" in done.stdout, done.stdout
+    told = re.findall(r"(\w+) is reduced: (\w+)", done.stdout)
+    assert told == [("Plain", "True"), ("ReplacesFrames", "False"), ("Plain", "False")]
 
 
 def test_run_conformance_returns_what_it_wrote(module, tmp_path):
