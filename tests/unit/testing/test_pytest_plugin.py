@@ -186,7 +186,7 @@ def test_a_long_sequence_is_reduced_only_if_no_other_test_has_found_a_fault(run_
         from exengine.testing import StorageConformance
 
         def run_model(subject, *, reduce):
-            print(f"{subject.cls.__name__} is reduced: {reduce}")
+            print(f" {subject.cls.__name__} is reduced: {reduce}")
 
         model.run_model = run_model
 
@@ -201,7 +201,7 @@ def test_a_long_sequence_is_reduced_only_if_no_other_test_has_found_a_fault(run_
     """
     done = run_pytest("-s", "-k", "never_replaced or any_sequence", "test_mine.py", source=source)
     assert "1 failed, 5 passed" in done.stdout, done.stdout
-    told = re.findall(r"(\w+) is reduced: (\w+)", done.stdout)
+    told = re.findall(r" (\w+) is reduced: (\w+)", done.stdout)
     assert told == [("Plain", "True"), ("ReplacesFrames", "False"), ("Plain", "False")]
 
 
