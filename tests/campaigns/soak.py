@@ -26,7 +26,7 @@ from variants import Variant, add_arguments, variant_of
 from writer import axes_of, metadata_of, pixels_of
 
 import exengine
-from exengine.testing.memory import peak_mib
+from exengine.testing import peak_mib
 
 SIZES = (512, 64)  # width of a frame in pixels, in turn
 MOST_FRAMES = 60_000  # maximum number of frames in a cycle, because small frames are numerous

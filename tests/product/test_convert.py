@@ -832,7 +832,7 @@ CONVERTER = """
 import sys
 import numpy as np
 import exengine
-from exengine.testing.memory import forget_peak, peak_mib
+from exengine.testing import forget_peak, peak_mib
 source, target = sys.argv[1:]
 with exengine.open_storage("ndtiff", source + "-small") as storage:
     storage.put({"time": 0}, np.zeros((1024, 1024), np.uint16), None)

@@ -33,7 +33,7 @@ from exengine.kernel.errors import ExEngineError
 from exengine.datasets.creation import StoragePlan
 from exengine.datasets.opening import open_dataset
 from exengine.datasets.verification import verify
-from exengine.testing.memory import peak_mib
+from exengine.testing import peak_mib
 from exengine.testing.watch import Watch
 
 def do(kind, path):

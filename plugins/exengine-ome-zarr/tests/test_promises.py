@@ -1,4 +1,6 @@
-"""The conformance kit, on the default options and on each variant."""
+"""The conformance kit, without and with compression; ``EXENGINE_LONG=1`` runs it with split shards too."""
+
+import os
 
 import pytest
 
@@ -16,6 +18,8 @@ class TestCompressed(StorageConformance):
     variant = "blosc-lz4"
 
 
-class TestSplit(StorageConformance):
-    backend = "ome-zarr"
-    variant = "split"
+if os.environ.get("EXENGINE_LONG"):
+
+    class TestSplit(StorageConformance):
+        backend = "ome-zarr"
+        variant = "split"

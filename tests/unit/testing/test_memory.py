@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from exengine.testing.memory import forget_peak, peak_mib
+from exengine.testing import forget_peak, peak_mib
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="other systems only have getrusage"
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 PARENT = """
 import subprocess, sys
 held = bytearray(b"1" * (300 * 2**20))
-child = "from exengine.testing.memory import peak_mib; print(peak_mib())"
+child = "from exengine.testing import peak_mib; print(peak_mib())"
 print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout)
 """
 

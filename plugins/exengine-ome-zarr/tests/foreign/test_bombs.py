@@ -8,7 +8,7 @@ import pytest
 from hand_made import array, edit, group, multiscales
 
 from exengine.errors import DatasetDamagedError
-from exengine.testing.memory import forget_peak, peak_mib
+from exengine.testing import forget_peak, peak_mib
 from exengine_ome_zarr.foreign import open_foreign
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import exengine
-from exengine.testing.memory import peak_mib
+from exengine.testing import peak_mib
 
 FRAME_BYTES = 512 * 512 * 2
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import say
-from exengine.testing.memory import peak_mib
 from exengine.testing.subject import Subject, key_of, same_json, status_of
 from exengine.testing.tasks.damages import damages_of
 from exengine.testing.tasks.dataset_files import copy_to, move_to, remove
+from exengine.testing.tasks.memory import peak_mib
 from exengine.testing.tasks.probe import limit_memory, watch_after
 
 _COMPLETE = "complete"

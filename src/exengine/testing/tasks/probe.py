@@ -9,8 +9,8 @@ from typing import Any
 from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import say
 from exengine.testing.frames import same
-from exengine.testing.memory import peak_mib
 from exengine.testing.subject import Subject, status_of
+from exengine.testing.tasks.memory import peak_mib
 from exengine.testing.watch import Watch
 
 

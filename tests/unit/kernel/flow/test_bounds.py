@@ -8,7 +8,7 @@ import pytest
 
 from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.errors import HandlerError, HandlerFullError
-from exengine.testing.memory import forget_peak, peak_mib
+from exengine.testing import forget_peak, peak_mib
 
 PATIENCE_S = 10
 
