@@ -7,8 +7,8 @@ added to the name: ``DAPI@50ms``.
 """
 
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from typing import TYPE_CHECKING, Any, get_args
 
 from exengine.kernel.data_coords import DataCoordinates
 from exengine.kernel.errors import ConfigError, SourceError, describe
@@ -69,9 +69,15 @@ def parse_sequence(settings: Mapping[str, Any]) -> "useq.MDASequence":
         ) from None
     except pydantic.ValidationError as error:
         faults: dict[str, dict[str, None]] = {}
+        missing: dict[str, set[str]] = {}
         for fault in error.errors():
             name = str(fault["loc"][0]) if fault["loc"] else ""
             faults.setdefault(name, {})[_readable(fault["msg"])] = None
+            if fault["type"] == "missing":
+                missing.setdefault(name, set()).add(str(fault["loc"][-1]))
+        for name, fields_missing in missing.items():
+            if misspelt := _misspelt(settings.get(name), fields_missing):
+                faults[name] = dict.fromkeys(misspelt)
         lines = [
             f"sequence.{name} is {settings.get(name)!r:.100}: {', or '.join(messages)}; {_example(name)}"
             if name
@@ -101,6 +107,17 @@ def _readable(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
+def _misspelt(given: Any, missing: Set[str]) -> list[str]:
+    """Return a message for each name in a part of the sequence that resembles the name of a missing field."""
+    if isinstance(given, list | tuple):
+        return [hint for one in given for hint in _misspelt(one, missing)]
+    if not isinstance(given, Mapping):
+        return []
+    wanted = sorted(missing - given.keys())
+    hints = {name: did_you_mean(str(name), wanted) for name in given}
+    return [f"{name!r} is not a field{hint}" for name, hint in hints.items() if hint]
+
+
 def _as_useq_reads(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with positions as tuples, because YAML has only lists, which useq rejects."""
     read = dict(settings)
@@ -123,20 +140,36 @@ def _as_position(position: Any) -> Any:
     return position
 
 
-def _unknown_fields(given: Any, made: Any, place: str) -> Iterator[str]:
-    """Yield a message for each unknown field, at any depth, because useq silently ignores unknown fields."""
+def _unknown_fields(given: Any, made: Any, place: str, declared: Any = None) -> Iterator[str]:
+    """Yield a message for each unknown field, at any depth, because useq silently ignores unknown fields.
+
+    ``declared`` is the type that useq declares for this part, which can be one of several kinds of plans. A
+    name that none of them has is the fault, even if useq therefore chose a kind that lacks other names too.
+    """
     fields = getattr(type(made), "model_fields", None)
     if isinstance(given, Mapping) and fields is not None:
+        unknown = [name for name in given if name not in fields and _RENAMED.get(name) not in fields]
+        of_any_kind = {*fields, *(name for kind in _models(declared) for name in kind.model_fields)}
+        misspelt = [name for name in unknown if name not in of_any_kind]
+        for name in misspelt or unknown:
+            yield _no_field(f"{place}.{name}", of_any_kind)
         for name, value in given.items():
             if name in fields:
-                yield from _unknown_fields(value, getattr(made, name), f"{place}.{name}")
-            elif _RENAMED.get(name) not in fields:
-                yield _no_field(f"{place}.{name}", fields)
+                kinds = fields[name].annotation
+                yield from _unknown_fields(value, getattr(made, name), f"{place}.{name}", kinds)
         return
     made = getattr(made, "phases", made)  # useq turns a list of time plans into a plan with phases
     if isinstance(given, list | tuple) and isinstance(made, list | tuple) and len(given) == len(made):
         for number, (value, one) in enumerate(zip(given, made, strict=True)):
-            yield from _unknown_fields(value, one, f"{place}[{number}]")
+            yield from _unknown_fields(value, one, f"{place}[{number}]", declared)
+
+
+def _models(declared: Any) -> Iterator[Any]:
+    """Yield the pydantic models in a type, such as those of a union."""
+    if hasattr(declared, "model_fields"):
+        yield declared
+    for part in get_args(declared):
+        yield from _models(part)
 
 
 _RENAMED = {"row": "grid_row", "col": "grid_col"}

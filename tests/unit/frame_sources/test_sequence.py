@@ -108,6 +108,20 @@ def test_a_wrong_value_is_refused_with_its_place(settings, where):
     ("settings", "says"),
     [
         ({"channels": []}, r"^sequence\.channels is empty; write it like channels: \[DAPI"),
+        (
+            {"time_plan": {"intervall": 0, "loops": 3}},
+            r"'intervall' is not a field \(did you mean 'interval'\?\); write it like time_plan: ",
+        ),
+        (
+            {"time_plan": [{"interval": 1, "loops": 2}, {"interval": 1, "lops": 2}]},
+            r"'lops' is not a field \(did you mean 'loops'\?\)",
+        ),
+        ({"z_plan": {"range": 4, "stp": 1}}, r"'stp' is not a field \(did you mean 'step' or 'top'\?\)"),
+        (
+            {"grid_plan": {"rows": 2, "colums": 2}},
+            r"^sequence\.grid_plan\.colums is not a field of sequence\.grid_plan \(did you mean 'columns'\?\)$",
+        ),
+        ({"time_plan": {"loops": 3}}, r"field required; write it like time_plan: "),
         ({"autofocus_plan": {}}, r"autofocus_plan is empty; write it like autofocus_plan: \{axes: .*leave it out$"),
         ({"time_plan": {}}, r"^sequence\.time_plan is empty"),
         ({"z_plan": {}, "channels": ["A"]}, r"^sequence\.z_plan is empty"),
