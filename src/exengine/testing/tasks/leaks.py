@@ -24,7 +24,7 @@ CYCLES = 24
 _POINTS = 8
 _FRAMES = 3
 _REFUSED_EACH, _REFUSED = 2, 8
-_PATIENCE_S = 8.0
+_PATIENCE_S = 5.0
 _SIDE = 300  # frames have at least 180,000 bytes, so that one leaked frame per cycle is detected
 
 
