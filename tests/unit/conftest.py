@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A slow machine is not a fault. Hypothesis itself sets no deadline where it knows that it runs in CI.
+hypothesis.settings.register_profile("exengine", deadline=None)
+hypothesis.settings.load_profile("exengine")
 
 
 @pytest.fixture

@@ -9,10 +9,15 @@ import sys
 import zlib
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 import exengine
+
+# A slow machine is not a fault. Hypothesis itself sets no deadline where it knows that it runs in CI.
+hypothesis.settings.register_profile("exengine", deadline=None)
+hypothesis.settings.load_profile("exengine")
 
 
 @pytest.fixture(autouse=True)
