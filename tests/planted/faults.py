@@ -405,7 +405,7 @@ class TruncatesAfterAnError(Slabs):
         super().release()
 
 
-@fault("errors", "C4", "P7", by=DISK)
+@fault("errors", "C4", by=DISK)
 class ClaimsMoreThanThereIs(Slabs):
     """Replaces the header when a failed storage is closed, and claims more frames than there are."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exengine.kernel.data_storage_base import DatasetStatus
-from exengine.kernel.errors import describe
+from exengine.kernel.errors import ExEngineError, describe
 from exengine.testing.children import Child, look, try_to_create
 from exengine.testing.kit.read import at_once, put_in_odd_order
 from exengine.testing.promises import NotRun, PromiseBrokenError, promise
@@ -96,7 +96,7 @@ class ProcessPromises:
             raise PromiseBrokenError(
                 "P7", f"after a disk error, the storage had a fault: {[*foreign, *told['faults']][0]}"
             )
-        _holds(subject, path, told["stored"], "P7")
+        _holds(subject, path, told["stored"], "C4")
 
     @promise("R3", code="EX306")
     def test_another_process_reads_while_this_one_writes(self, subject: Subject) -> None:
@@ -296,7 +296,10 @@ def _killed_after(subject: Subject, level: str, label: str) -> None:
 
 def _holds(subject: Subject, path: Path, count: int, label: str) -> DatasetStatus | None:
     """Return the status of a dataset. Raise an error unless its first ``count`` frames are intact."""
-    opened = subject.open(path)
+    try:
+        opened = subject.open(path)
+    except ExEngineError as error:
+        raise PromiseBrokenError(label, f"the dataset cannot be opened: {describe(error)}") from error
     present, faults = look(subject, opened, count)
     if faults:
         raise PromiseBrokenError(label, faults[0])
