@@ -101,6 +101,8 @@ class Watch:
             isinstance(mode, str) and bool(set(mode) & set("wax+"))
         )
         if writes:
+            if name.count(".pyc") and _is_called_from("<frozen importlib"):  # the cache of a module
+                return ""
             return f"opened a file for writing: {name}"
         if self._is_inside(real):
             kind = _kind_of(real)

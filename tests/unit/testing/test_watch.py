@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from exengine.testing import Watch
+
 PROGRAM = """
 import sys
 
@@ -29,3 +31,19 @@ def test_a_folder_on_the_path_of_python_that_holds_the_dataset_is_not_installed(
         check=True,
     )
     assert ("opened outside" in done.stdout) is heard
+
+
+def test_the_cache_of_a_module_that_an_import_writes_is_harmless(tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    watch = Watch()
+    watch.look_at(tmp_path / "dataset")
+    try:
+        __import__("imported_late")
+        open(tmp_path / "other.pyc", "w").close()
+    finally:
+        watch.rest()
+    sys.modules.pop("imported_late", None)
+    written = [what for what in watch.reached if "for writing" in what]
+    assert written == [f"opened a file for writing: {tmp_path / 'other.pyc'}"]
