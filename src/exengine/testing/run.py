@@ -12,7 +12,7 @@ from exengine.testing.results import Results, make_results, read_results, write_
 
 TIMEOUT_S = 600.0
 _NEEDED = ("pytest", "hypothesis")
-_FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+_FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 def run_conformance(
@@ -49,12 +49,15 @@ def run_conformance(
         )
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    # No other plugin that happens to be installed may have an effect on the results, or take time.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     with tempfile.TemporaryDirectory(prefix="exengine-conformance-") as folder:
         # A separate pytest.ini prevents pytest from reading settings from the parent folders.
         with open(os.path.join(folder, "pytest.ini"), "w", encoding="utf-8") as file:
             file.write("[pytest]\n")
         fresh = os.path.join(folder, "results.json")
         command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
+        command += ["-p", "exengine.testing.pytest_plugin"]
         command += [f"--basetemp={os.path.join(folder, 'data')}"]
         command += [f"--exengine-backend={backend}", f"--exengine-results={fresh}"]
         command += ["--exengine-thorough"] if thorough else []

@@ -205,7 +205,15 @@ def test_a_long_sequence_is_reduced_only_if_no_other_test_has_found_a_fault(run_
     assert told == [("Plain", "True"), ("ReplacesFrames", "False"), ("Plain", "False")]
 
 
-def test_run_conformance_returns_what_it_wrote(module, tmp_path):
+def test_run_conformance_returns_what_it_wrote_and_loads_no_other_plugin_of_pytest(
+    module, tmp_path, monkeypatch
+):
+    site = tmp_path / "site"
+    (site / "loud-1.0.dist-info").mkdir(parents=True)
+    (site / "loud-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
+    (site / "loud-1.0.dist-info" / "entry_points.txt").write_text("[pytest11]\nloud = loud\n")
+    (site / "loud.py").write_text("raise RuntimeError('loaded')\n")
+    monkeypatch.syspath_prepend(str(site))
     results = run_conformance("finishesonce", tmp_path / "new" / "results.json")
     assert results == read_results(tmp_path / "new" / "results.json")
     assert results["outcome"] == "broken"

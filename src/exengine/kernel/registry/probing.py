@@ -136,7 +136,8 @@ def run_child(
             stderr=subprocess.STDOUT,
             cwd=folder,
             start_new_session=os.name == "posix",
-            env={**os.environ, "PYTHONIOENCODING": "utf-8:replace"},
+            # NumPy would start a thread for each core while it is imported.
+            env={"OPENBLAS_NUM_THREADS": "1", **os.environ, "PYTHONIOENCODING": "utf-8:replace"},
         )
         kept: list[bytes] = []
         assert child.stdin is not None and child.stdout is not None
