@@ -8,8 +8,9 @@ writers are killed by another process, after a random time or a random number of
 each kill, the dataset is opened immediately and compared with the acknowledged frames, and so is the result
 of ``recover``.
 
-h5py reads every recovered ``hdf5`` dataset, and tifffile every recovered ``ome-tiff`` dataset. zarr-python and tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after
-``recover``. Datasets of both kinds are also recovered in place, by recoveries that are killed as well.
+h5py reads every recovered ``hdf5`` dataset, and tifffile every recovered ``ome-tiff`` dataset. zarr-python and
+tensorstore also read ``ome-zarr`` datasets: immediately if there is no codec, otherwise after ``recover``. Datasets
+of all these kinds are also recovered in place, by recoveries that are killed as well.
 """
 
 import argparse

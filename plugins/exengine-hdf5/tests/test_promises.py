@@ -2,7 +2,11 @@
 
 import os
 
+import pytest
+
 from exengine.testing import StorageConformance
+
+pytestmark = pytest.mark.once
 
 
 class TestUncompressed(StorageConformance):

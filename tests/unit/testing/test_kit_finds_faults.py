@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from exengine.kernel.registry.codes import CONFORMANCE
+from exengine.testing import children
+from exengine.testing.kit import disk
 from exengine.testing.kit.model import StorageMachine, run_model
 from exengine.testing.promises import PROMISES, PromiseBrokenError
 from exengine.testing.subject import Subject
@@ -34,7 +36,9 @@ def test_there_is_a_broken_backend_for_every_promise_and_every_code():
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_kit_finds_what_is_wrong_with(name, results_of):
+def test_the_kit_finds_what_is_wrong_with(name, results_of, monkeypatch):
+    monkeypatch.setattr(disk, "_PATIENCE_S", 3.0)  # some of these backends hang
+    monkeypatch.setattr(children, "_AGAIN_S", 0.5)
     results = results_of(name, *FAULTS[name], without=(MODEL,))
     broken = {label for label, entry in results["promises"].items() if entry["outcome"] == "broken"}
     missed = set(FAULTS[name]) - broken - set(results["codes"])
@@ -47,7 +51,13 @@ def test_the_state_machine_has_twelve_rules_and_five_invariants():
     assert sum("hypothesis_stateful_invariant" in marks for marks in made) >= 5
 
 
-@pytest.mark.parametrize("name", ["Plain", "Resuming", "Limited"])
+def test_a_backend_that_continues_datasets_is_green(results_of):
+    results = results_of("Resuming", "N1", "N4", "N5")  # the other tests do not continue a dataset
+    assert [results["promises"][label]["outcome"] for label in ("N1", "N4", "N5")] == ["kept"] * 3
+    assert results["codes"] == []
+
+
+@pytest.mark.parametrize("name", ["Plain", "Limited"])
 def test_a_backend_that_is_honest_is_green(name, results_of):
     results = results_of(name)
     assert [

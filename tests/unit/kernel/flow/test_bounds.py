@@ -10,6 +10,8 @@ from exengine.kernel.data_handler import DataHandler
 from exengine.kernel.errors import HandlerError, HandlerFullError
 from exengine.testing import forget_peak, peak_mib
 
+pytestmark = pytest.mark.once
+
 PATIENCE_S = 10
 
 

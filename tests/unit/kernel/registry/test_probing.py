@@ -13,6 +13,8 @@ import pytest
 from exengine.kernel.errors import ContractError, PluginBrokenError
 from exengine.kernel.registry import probing
 
+pytestmark = pytest.mark.once
+
 GOOD = (Path(__file__).parents[3] / "backends" / "good.py").read_text(encoding="utf-8")
 GOOD_LINE = GOOD.splitlines().index("class Good(DataStorage):") + 1
 SEGFAULT = "import ctypes\nctypes.string_at(0)"
