@@ -3,8 +3,8 @@
 import pytest
 
 
-def test_500_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(campaign, figure):
-    code, text = campaign("--count", 500)
+def test_250_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(campaign, figure):
+    code, text = campaign("--count", 250)
     assert code == 0, text
     for name in (
         "hangs",
@@ -13,19 +13,19 @@ def test_500_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(
         "damaged frames returned as good",
     ):
         assert figure(text, name) == 0
-    assert figure(text, "frames read and equal") > 500
-    assert figure(text, "frames reported as damaged") > 100
+    assert figure(text, "frames read and equal") > 250
+    assert figure(text, "frames reported as damaged") > 50
     assert figure(text, "most memory, MiB") < 1024
 
 
-def test_300_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_errors_of_ours(
+def test_120_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_errors_of_ours(
     campaign, figure, variant
 ):
-    code, text = campaign("--count", 300, *variant)
+    code, text = campaign("--count", 120, *variant)
     assert code == 0, text
     for name in ("hangs", "crashes of the interpreter", "damaged frames returned as good"):
         assert figure(text, name) == 0
-    assert figure(text, "frames reported as damaged") > 50
+    assert figure(text, "frames reported as damaged") > 20
 
 
 @pytest.mark.parametrize("backend", ["hdf5", "ome-tiff"])
@@ -57,6 +57,6 @@ def test_a_reader_of_one_file_that_compares_no_checksums_is_found_out(campaign, 
     ],
 )
 def test_a_reader_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure, backend):
-    code, text = campaign("--count", 60, "--spoil", spoil, "--patience", 0.5, "--backend", backend)
+    code, text = campaign("--count", 30, "--spoil", spoil, "--patience", 0.5, "--backend", backend)
     assert code == 1, text
     assert figure(text, seen) > 0

@@ -3,25 +3,25 @@
 import pytest
 
 
-def test_after_100_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(
+def test_after_50_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(
     campaign, figure
 ):
-    code, text = campaign("--count", 100)
+    code, text = campaign("--count", 50)
     assert code == 0, text
-    assert figure(text, "kills") == 100
-    assert figure(text, "frames acknowledged") > 500
+    assert figure(text, "kills") == 50
+    assert figure(text, "frames acknowledged") > 250
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, "recovered") > 50
+    assert figure(text, "recovered") > 25
 
 
 def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(campaign, figure, variant):
-    code, text = campaign("--count", 25, *variant)
+    code, text = campaign("--count", 15, *variant)
     assert code == 0, text
-    assert figure(text, "kills") == 25
-    assert figure(text, "frames acknowledged") > 100
+    assert figure(text, "kills") == 15
+    assert figure(text, "frames acknowledged") > 60
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, "recovered") > 3 and figure(text, "recovered in place") > 3
-    assert figure(text, "frames read by others, recovered in place") > 50
+    assert figure(text, "recovered") > 2 and figure(text, "recovered in place") > 2
+    assert figure(text, "frames read by others, recovered in place") > 25
     assert ("at once" in text) == (len(variant) == 2)
 
 
@@ -47,7 +47,7 @@ def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(ca
 )
 @pytest.mark.parametrize(
     "backend",
-    [("--count", 60), ("--count", 15, "--backend", "ome-zarr"), ("--count", 25, "--backend", "hdf5")],
+    [("--count", 40), ("--count", 12, "--backend", "ome-zarr"), ("--count", 20, "--backend", "hdf5")],
     ids=["ndtiff", "ome-zarr", "hdf5"],
 )
 def test_a_writer_that_is_made_wrong_is_found_out(campaign, spoil, seen, figure, backend):

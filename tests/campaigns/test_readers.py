@@ -4,7 +4,7 @@ import pytest
 
 
 def test_eight_readers_see_only_whole_frames_and_never_fewer_and_all_at_the_end(campaign):
-    code, text = campaign("--seconds", 6)
+    code, text = campaign("--seconds", 4)
     assert code == 0, text
     assert "readers: 8" in text
 
