@@ -102,10 +102,10 @@ MOMENTS = [
     "as the shutter closes",
     "as the devices are released",
 ]
-DELAYS_S = ["0", "0.005", "0.02"]
+DELAYS_S = ["0", "0.02"]
 CASES = [
-    *((moment, "class") for moment in (*MOMENTS, *DELAYS_S)),
-    *((moment, "command") for moment in (*MOMENTS[2:5], DELAYS_S[1])),
+    *((moment, "class") for moment in (*MOMENTS, DELAYS_S[0])),
+    *((moment, "command") for moment in (MOMENTS[2], MOMENTS[4], DELAYS_S[1])),
     (MOMENTS[3], "function"),
 ]
 
