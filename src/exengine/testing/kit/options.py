@@ -5,7 +5,7 @@ The values of the options come from their annotations.
 An option with a few choices or with limits must change something that can be seen from outside: the
 capabilities, a refusal, the calls to the operating system, or the files. If it does not, the backend ignores
 the option. An option is not tested if it needs a second option for which the kit has no value, such as the
-address of a server.
+address of a server, or if it changes nothing outside a backend that stores no files.
 """
 
 import enum
@@ -21,7 +21,7 @@ import numpy as np
 from exengine.kernel.errors import ExEngineError, UnsupportedOperationError, describe
 from exengine.kernel.registry.options import Option, options_of
 from exengine.testing.frames import frame_of
-from exengine.testing.promises import NotPromised, PromiseBrokenError, promise
+from exengine.testing.promises import NotPromised, NotRun, PromiseBrokenError, promise
 from exengine.testing.subject import Model, Subject, same_json, tree_of
 from exengine.testing.tasks.calls import SYNCS, SYNCS_OF_ALL
 
@@ -86,6 +86,7 @@ class OptionPromises:
         exercised = [option for option in options if len(values_of(option.annotation)) > 1]
         unknown = [option.name for option in options_of(subject.cls) if option not in exercised]
         traces: dict[str, Any] = {}
+        unseen = []
         for option in exercised:
             needs = [name for name in unknown if name in option.name or f"``{name}``" in option.text]
             if needs or not _is_chosen(option):
@@ -93,12 +94,17 @@ class OptionPromises:
             others = [*_others(exercised, option), *map(dict, subject.cls.variants.values())]
             tries = [({}, False), ({}, True), *((other, False) for other in others[:_MOST_OTHERS])]
             if not any(_has_effect(subject, option, other, traces, large=large) for other, large in tries):
+                if not subject.can.persistent:
+                    unseen.append(option.name)
+                    continue
                 shown = ", ".join(repr(value) for value in values_of(option.annotation))
                 raise PromiseBrokenError(
                     "O1",
                     f"{option.name} has no effect: with {shown}, the capabilities, the calls and the files "
                     "of a dataset are the same",
                 )
+        if unseen:
+            raise NotRun(f"the backend stores no files that show the effect of {', '.join(unseen)}")
 
 
 def _options(subject: Subject) -> list[Option]:
