@@ -203,6 +203,22 @@ def test_wrong_use_gives_2(arguments, capsys):
     assert "usage: exengine" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["aquire", "cells.yaml"], "(did you mean 'acquire'?)"),
+        (["backends", "lst"], "(did you mean 'list'?)"),
+        (["acquire", "cells.yaml", "--wacht"], "--wacht (did you mean '--watch'?)"),
+        (["convert", "a", "b", "--backend=ndtiff", "--verfy=no"], "(did you mean '--no-verify'?)"),
+        (["info", "data", "--zzzzz"], "unrecognized arguments: --zzzzz\n"),
+    ],
+)
+def test_a_misspelt_verb_or_option_is_named_with_the_right_one(arguments, says, capsys):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert says in err and f"usage: exengine {arguments[0] if arguments[0] != 'aquire' else '['}" in err
+
+
 def test_version_and_help_give_0(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "exengine 1.0.0\n"

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = make_parser(words)
     try:
-        options = parser.parse_args(words)
+        options, unknown = parser.parse_known_args(words)
+        if unknown:
+            getattr(options, "parser", parser).refuse(unknown)
     except SystemExit as stop:
         return int(stop.code or 0)
     if options.version:

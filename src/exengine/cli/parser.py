@@ -1,20 +1,39 @@
 """The parser of the ``exengine`` command."""
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from exengine.cli.settings import settings_parser
+from exengine.kernel.wording import did_you_mean, either, near_names
 
 
-def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages name the verb or option that resembles a misspelt one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used and what is wrong with it, and exit with code 2."""
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            message += did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        super().error(message)
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Exit because of arguments that this verb does not have."""
+        known = sorted(set(re.findall(r"--([\w-]+)", self.format_usage())))
+        names = [word.partition("=")[0].removeprefix("--") for word in unknown if word.startswith("--")]
+        near = [f"'--{option}'" for name in names for option in near_names(name, known)]
+        hint = f" (did you mean {either(near)}?)" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def make_parser(words: Sequence[str] = ()) -> Parser:
     """Return the parser for the verb at the beginning of a command, or for all verbs if there is none.
 
     A parser for a single verb takes less time to create. The CLI reference is generated from the parser for
     all verbs.
     """
-    parser = argparse.ArgumentParser(
-        prog="exengine", description="Store microscopy data in a backend of your choice."
-    )
+    parser = Parser(prog="exengine", description="Store microscopy data in a backend of your choice.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     _Verbs(parser, words, "verb", "VERB", required=False).add_chosen(_VERBS)
     return parser
