@@ -219,6 +219,20 @@ def test_options_are_named_where_only_they_meet_the_wishes(matrix):
     assert answer(matrix) == "1 of 5 meets all requirements: ome-zarr."
 
 
+def test_a_program_that_is_chosen_must_itself_read_while_frames_are_written(matrix):
+    pick(matrix, "reading", "in other programs")
+    pick(matrix, "reader", "napari")
+    assert answers(matrix) == ["ome-zarr"]
+    pick(matrix, "reader", "iohub")
+    assert answer(matrix).startswith("No backend meets all requirements.")
+
+
+def test_a_compression_method_survives_the_power_cuts_that_others_of_the_backend_survive(matrix):
+    pick(matrix, "safety", "a power cut after finish")
+    pick(matrix, "compression", "zstd")
+    assert answers(matrix) == ["ome-tiff", "ome-zarr"]
+
+
 def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
     from selenium.webdriver.common.keys import Keys
 

@@ -49,7 +49,8 @@ class StorageCapabilities:
     checksums: bool = False
     """Damaged frames are detected."""
     safety_of_put: Literal["accepted", "written", "synced"] = "accepted"
-    """Worst failure that a frame survives after ``put`` has returned: none, process death or power loss."""
+    """What a frame survives once ``put`` has returned: ``accepted``, nothing; ``written``, the death of the
+    process; ``synced``, power loss too."""
     durable_flush: bool = False
     """``flush(durable=True)`` makes every frame survive power loss."""
     compression: tuple[str, ...] = ()

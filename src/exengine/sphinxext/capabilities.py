@@ -41,7 +41,7 @@ def with_differences(
     for one in option_sets(cls):
         if capability in one.differences:
             changed.setdefault(text_of(one.differences[capability]), []).append(one)
-    lines = [f"with {escape(joined_texts(sets))}: {escape(text)}" for text, sets in changed.items()]
+    lines = [f"{escape(text)}, with {escape(joined_texts(sets))}" for text, sets in changed.items()]
     return "\n\n".join([shown, *lines])
 
 

@@ -73,7 +73,11 @@
         label: "Read while writing",
         options: READING,
         words: (v) => `read while writing, ${READING[v]}`,
-        meets: (choice, v) => (v === "live" ? choice.live.length > 0 : choice.reading),
+        meets: (choice, v, wishes) => {
+          if (v !== "live") return choice.reading;
+          const program = wishes.find((wish) => wish.id === "reader");
+          return program ? choice.live.includes(program.value) : choice.live.length > 0;
+        },
       },
       {
         id: "size",
@@ -130,7 +134,7 @@
 
     /** Return the backends that come closest, and the requirements that they do not meet. */
     function closest(wishes) {
-      const missed = choices.map((choice) => wishes.filter((wish) => !wish.meets(choice, wish.value)));
+      const missed = choices.map((choice) => wishes.filter((wish) => !wish.meets(choice, wish.value, wishes)));
       const fewest = Math.min(...missed.map((some) => some.length));
       const lines = choices.flatMap((choice, place) => {
         if (missed[place].length !== fewest) return [];
@@ -152,7 +156,7 @@
       const wishes = pickers
         .map((picker) => ({ ...picker, value: picker.field.value.trim() }))
         .filter((wish) => wish.value);
-      const meeting = choices.filter((choice) => wishes.every((wish) => wish.meets(choice, wish.value)));
+      const meeting = choices.filter((choice) => wishes.every((wish) => wish.meets(choice, wish.value, wishes)));
       // Show a backend with options only if it does not meet the requirements with its defaults.
       const plain = meeting.filter((choice) => !choice.options).map((choice) => choice.name);
       const shown = meeting.filter((choice) => !choice.options || !plain.includes(choice.name));
