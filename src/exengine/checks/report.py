@@ -22,6 +22,7 @@ from exengine.kernel.registry.names import SOURCES_GROUP
 from exengine.kernel.registry.plugins import PluginRegistry
 from exengine.kernel.registry.records import PluginRecord
 
+_NO_WHEEL = "files of the wheel (EX405): the plugin was not installed from a wheel"
 _CODE_OF_STAGE = {"metadata": "EX408", "name": "EX403", "target": "EX403"}
 """The codes of faults found before a plugin is imported, by stage. Any later fault has the code EX101."""
 
@@ -164,7 +165,7 @@ def _with_packaging(report: PluginReport) -> PluginReport:
         return report._with([Finding("EX408", str(error))])
     not_run = []
     if facts.files is None:
-        not_run = ["files of the wheel (EX405): the contents of the plugin's wheel are unknown"]
+        not_run = [_NO_WHEEL]
     return report._with(distribution.check_packaging(facts), not_run)
 
 
@@ -235,7 +236,7 @@ def _check_entry(entry: PluginRecord, facts: distribution.Packaging, thorough: b
         files = _installed_files(installed)
     not_run = []
     if files is None:
-        not_run = ["files of the wheel (EX405): no wheel of the plugin is installed in this environment"]
+        not_run = [_NO_WHEEL]
     one = replace(facts, entries=[entry], files=files)
     return report._with(distribution.check_packaging(one), not_run)
 

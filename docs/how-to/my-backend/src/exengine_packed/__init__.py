@@ -13,13 +13,13 @@ from exengine import DataCoordinates, ManagedStorage, StorageCapabilities
 class PackedStorage(ManagedStorage):
     """Keep frames in memory, compressed without loss.
 
-    For long acquisitions of dark frames on a computer with little memory. What it holds is gone when the
+    For long acquisitions of dark frames on a computer with little memory. The frames are lost when the
     program ends.
 
     Parameters
     ----------
     level : int
-        How hard zlib tries, from 0 (not at all) to 9 (slow, and smallest).
+        Compression level of zlib, from 0 (none) to 9 (slow, smallest data).
 
     Examples
     --------
