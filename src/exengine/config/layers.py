@@ -289,7 +289,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Te
                 f"are {', '.join(names)} (to set an option or a field of the sequence, append __ and "
                 "its name)"
             ) from None
-        found[key] = (name, TextValue(environment[name]))
+        found[key] = (name, TextValue.of(environment, name))
     return found
 
 

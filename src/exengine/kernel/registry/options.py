@@ -24,9 +24,22 @@ if TYPE_CHECKING:
 
 
 class TextValue(str):
-    """A string from the environment or the command line; its type has not been determined yet."""
+    """A string from the environment or the command line; its type has not been determined yet.
 
-    __slots__ = ()
+    Attributes
+    ----------
+    variable : str
+        The environment variable that it comes from; empty for the command line.
+    """
+
+    variable = ""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], variable: str) -> "TextValue":
+        """Return the value of an environment variable."""
+        value = cls(environment[variable])
+        value.variable = variable
+        return value
 
 
 REQUIRED = inspect.Parameter.empty
@@ -202,12 +215,13 @@ def validate_options(cls: type, given: Mapping[str, Any], owner: str) -> dict[st
         chosen = options.get(name)
         if chosen is None:
             known = f"the options are {', '.join(options)}" if options else "the plugin has no options"
-            faults.append(f"{owner} has no option {name!r}{did_you_mean(str(name), options)}; {known}")
+            near = did_you_mean(str(name), options)
+            faults.append(f"{_origin(value)}{owner} has no option {name!r}{near}; {known}")
             continue
         try:
             checked[name] = _validate(chosen, value)
         except ValueError as error:
-            faults.append(_refusal(name, owner, _plain(value), str(error)))
+            faults.append(_origin(value) + _refusal(name, owner, _plain(value), str(error)))
     if faults or missing:
         raise OptionError("\n".join(faults + missing))
     return checked
@@ -258,6 +272,13 @@ def check_options(cls: type, /, **values: Any) -> None:
 
 def _refusal(name: str, owner: str, value: Any, reason: str) -> str:
     return f"option {name!r} of {owner}: got {value!r:.80}; {reason}"
+
+
+def _origin(value: Any) -> str:
+    """Return the beginning of a message about a value from the environment, which a user may have forgotten."""
+    return (
+        f"environment variable {value.variable}: " if isinstance(value, TextValue) and value.variable else ""
+    )
 
 
 def _as_builtin(value: Any) -> Any:

@@ -345,6 +345,14 @@ def test_an_unknown_option_is_refused_with_a_near_one_and_with_all():
         validate(size=1, sise=2)
 
 
+@pytest.mark.parametrize("name", ["size", "sise"])
+def test_a_wrong_option_from_the_environment_is_refused_with_the_name_of_its_variable(name):
+    variable = f"EXENGINE_STORAGE__OPTIONS__{name.upper()}"
+    value = TextValue.of({variable: "no number"}, variable)
+    with pytest.raises(OptionError, match=rf"(?m)^environment variable {variable}: .*option '{name}'"):
+        validate(**{"size": 5, name: value})
+
+
 def test_a_class_without_options_says_so():
     class Plain:
         """Be plain."""
