@@ -275,10 +275,9 @@ def _refusal(name: str, owner: str, value: Any, reason: str) -> str:
 
 
 def _origin(value: Any) -> str:
-    """Return the beginning of a message about a value from the environment, which a user may have forgotten."""
-    return (
-        f"environment variable {value.variable}: " if isinstance(value, TextValue) and value.variable else ""
-    )
+    """Return the start of a message about a value from the environment, which a user may have forgotten."""
+    variable = value.variable if isinstance(value, TextValue) else ""
+    return f"environment variable {variable}: " if variable else ""
 
 
 def _as_builtin(value: Any) -> Any:
