@@ -178,6 +178,11 @@ def test_typing_a_pixel_type_finds_the_backends_that_take_it_and_those_that_take
     assert [row.text.split()[0] for row in rows if row.is_displayed()] == expected
 
 
+def test_a_number_of_bits_is_a_pixel_type(matrix):
+    matrix.one("#exengine-pick-dtype").send_keys("16-bit")
+    assert answers(matrix) == ["hdf5", "ndram", "ndtiff", "ome-tiff", "ome-zarr"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [

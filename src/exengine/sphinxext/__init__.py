@@ -3,7 +3,7 @@
 In ``conf.py``::
 
     extensions = ["exengine.sphinxext"]
-    exengine_plugins = ["my-backend"]     # only these distributions; the default is all
+    exengine_plugins = ["exengine-my-storage"]  # only these distributions; the default is all
 
 Before Sphinx reads the documents, the extension writes pages below the source folder:
 ``usage/backends/<name>.rst``, ``usage/sources/<name>.rst``, an ``index.rst`` in each of the two folders, and

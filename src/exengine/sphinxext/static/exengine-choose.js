@@ -38,7 +38,8 @@
   }
 
   function takes(choice, dtype) {
-    const wanted = dtype.toLowerCase();
+    const bits = dtype.match(/^(\d+)[\s-]*(bits?)?$/i);
+    const wanted = bits ? `uint${bits[1]}` : dtype.toLowerCase();
     return (choice.dtypes || DTYPES).some((name) => name === wanted || name.startsWith(wanted));
   }
 
