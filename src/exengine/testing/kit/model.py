@@ -49,6 +49,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         self.storage: DataStorage = subject.create(self.path)
         self.model = Model(subject)
         self.state = "open"
+        self.ended = False
         self.reopens = subject.can.persistent and subject.can.reopen
 
     def teardown(self) -> None:
@@ -58,6 +59,12 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     def _frame(self, number: int, metadata: Any) -> tuple[Axes, Any, Any]:
         axes = self.subject.axes(number)
         return axes, self.subject.frame(axes), metadata if self.subject.can.metadata else {}
+
+    def _broken(self, label: str) -> str:
+        """Return the promise that is broken by a wrong frame: in a dataset that was reopened, N2 or N5."""
+        if self.state != "reopened":
+            return label
+        return "N2" if self.ended else "N5"
 
     def _is_there(self, number: int) -> bool:
         return frozenset(self.subject.axes(number).items()) in self.model.frames
@@ -217,7 +224,8 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     def finish(self) -> None:
         """Finish the storage, either for the first time or again."""
         self._ends(self.storage.finish, "finish")
-        self.state = "finished" if self.state == "open" else self.state
+        if self.state == "open":
+            self.state, self.ended = "finished", True
 
     @stateful.rule()
     def close(self) -> None:
@@ -230,7 +238,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
     def abort(self) -> None:
         """Abort the storage, and check that it keeps its frames and accepts no further frames."""
         self._ends(lambda: self.storage.abort("by the model"), "abort")
-        self.state = "finished"
+        self.state, self.ended = "finished", True
 
     def _ends(self, call: Callable[[], None], what: str) -> None:
         try:
@@ -272,7 +280,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         if self.state != "closed" and self.model.frames:
             known = list(self.model.frames.values())
             for put in (known[0], known[-1]):
-                self.model.check_one(self.storage, put, "P1")
+                self.model.check_one(self.storage, put, self._broken("P1"))
 
     @stateful.invariant()
     def holds_nothing_else(self) -> None:
@@ -281,7 +289,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             for number in range(PLACES):
                 if (self.subject.axes(number) in self.storage) != self._is_there(number):
                     raise PromiseBrokenError(
-                        "P2", f"`in` returned the wrong result for {self.subject.axes(number)}"
+                        self._broken("P2"), f"`in` returned the wrong result for {self.subject.axes(number)}"
                     )
 
     @stateful.invariant()
@@ -293,7 +301,8 @@ class StorageMachine(stateful.RuleBasedStateMachine):
             and len(self.storage) != len(self.model.frames)
         ):
             raise PromiseBrokenError(
-                "P2", f"len(storage) is {len(self.storage)}; stored frames: {len(self.model.frames)}"
+                self._broken("P2"),
+                f"len(storage) is {len(self.storage)}; stored frames: {len(self.model.frames)}",
             )
 
     @stateful.invariant()
@@ -302,7 +311,7 @@ class StorageMachine(stateful.RuleBasedStateMachine):
         if self.state != "closed" and self.subject.can.iterable:
             if [frozenset(dict(axes).items()) for axes in self.storage] != list(self.model.frames):
                 raise PromiseBrokenError(
-                    "R4", "the coordinates are not in the order in which the frames were put"
+                    self._broken("R4"), "the coordinates are not in the order in which the frames were put"
                 )
 
     @stateful.invariant()
