@@ -198,7 +198,7 @@ def broken(person):
     finally:
         person.monkeypatch.undo()
         refresh_plugins()
-        os.chdir(person.folder)
+        person.monkeypatch.chdir(person.folder)
 
 
 @case("The path holds no dataset")
