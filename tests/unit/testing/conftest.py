@@ -14,7 +14,7 @@ from exengine.testing.results import make_results
 SOURCE = Path(__file__).parents[2] / "backends" / "broken_backends.py"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one of the backends recognizes everything, which other tests must not see
 def module(tmp_path_factory):
     """Return the module with all backends, which a temporary distribution registers."""
     site = tmp_path_factory.mktemp("site")
