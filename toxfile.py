@@ -30,7 +30,7 @@ from tox.session.state import State
 
 PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
-IN_PARALLEL = ("-n", "3", "--dist", "worksteal")  # as in tox.ini
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
 CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
