@@ -19,8 +19,8 @@ def path(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_written(request):
-    """Fail a test in which opening or reading a dataset changes its files."""
+def nothing_is_written(request, tmp_path):
+    """Fail a test in which opening or reading a dataset changes its files, while its folder still exists."""
     import exengine_ome_zarr.foreign.images as images
 
     def snapshot(path):
