@@ -232,12 +232,6 @@ def test_a_program_that_is_chosen_must_itself_read_while_frames_are_written(matr
     assert answer(matrix).startswith("No backend meets all requirements.")
 
 
-def test_a_compression_method_survives_the_power_cuts_that_others_of_the_backend_survive(matrix):
-    pick(matrix, "safety", "a power cut after finish")
-    pick(matrix, "compression", "zstd")
-    assert answers(matrix) == ["ome-tiff", "ome-zarr"]
-
-
 def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
     from selenium.webdriver.common.keys import Keys
 

@@ -11,14 +11,8 @@ from exengine.checks.conformance import Results
 from exengine.checks.report import PluginReport
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
-from exengine.kernel.registry.variants import Variant
 from exengine.kernel.wording import either
-from exengine.sphinxext.option_sets import (
-    compression_option,
-    compression_with,
-    declared_variants,
-    option_sets,
-)
+from exengine.sphinxext.option_sets import compression_with, declared_variants, option_sets
 from exengine.sphinxext.rst import escape, table
 
 _MOST_NAMES = 5
@@ -40,23 +34,11 @@ def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
         base = {"name": report.record.name, "page": f"{page}.html"}
         found.append({**base, "options": "", **_facts(cls, cls.capabilities, {}, results)})
         for one in option_sets(cls):
-            chosen = _results_with(cls, one, results)
-            found.append({**base, "options": one.text, **_facts(cls, one.capabilities, one.options, chosen)})
+            of_variant = results.variants.get(one.name) if results else None
+            found.append(
+                {**base, "options": one.text, **_facts(cls, one.capabilities, one.options, of_variant)}
+            )
     return found
-
-
-def _results_with(cls: type[DataStorage], options: Variant, results: Results | None) -> Results | None:
-    """Return the results that hold for a set of options.
-
-    A compression method changes what is written, and not when it is synced. A method that was not tested
-    therefore has the results of one that was.
-    """
-    tested = results.variants if results else {}
-    option = compression_option(cls)
-    if options.name in tested or option is None or set(options.options) != {option.name}:
-        return tested.get(options.name)
-    methods = [one for one in declared_variants(cls) if set(one.options) == {option.name}]
-    return next((tested[one.name] for one in methods if one.name in tested), None)
 
 
 def _facts(

@@ -103,25 +103,6 @@ def capabilities_for(cls, options, path=None, /):
 """
 
 
-def test_a_compression_method_that_was_not_tested_has_the_results_of_one_that_was(site, build, tmp_path):
-    site.backend(
-        doc=DOC.replace("width : int", "codec : {'none', 'zstd', 'gzip'}"),
-        init="def __init__(self, path: Path, codec: Literal['none', 'zstd', 'gzip'] = 'none'): ...",
-        extra="capabilities = StorageCapabilities(persistent=True, compression=('zstd', 'gzip'))\n"
-        "variants = {'small': {'codec': 'zstd'}}",
-    )
-    kept = make_results("shelf", [TestReport("test_sync", ("N3",), "", "kept")])
-    given = make_results("shelf", [], distribution="shelf-dist", version="2.5")
-    write_results(tmp_path / "docs" / "_results" / "shelf.json", {**given, "variants": {"small": kept}})
-    html = (build().output / "usage/backends/matrix.html").read_text(encoding="utf-8")
-    entries = json.loads(re.search(r'id="exengine-choices"[^>]*>(.*?)</script>', html, re.S)[1])
-    assert {one["options"]: one["finish"] for one in entries} == {
-        "": False,
-        "codec: zstd": True,
-        "codec: gzip": True,
-    }
-
-
 def test_what_holds_with_the_default_options_only_is_not_promised_for_compression_or_urls(site, build):
     site.backend(
         doc=DOC.replace("width : int", "codec : {'none', 'zstd', 'gzip'}"),
