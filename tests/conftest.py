@@ -53,12 +53,35 @@ class Site:
         return info
 
 
+@pytest.fixture(scope="session")
+def make_site():
+    """Return a function that returns a :class:`Site`."""
+    return Site
+
+
 @pytest.fixture
-def make_distribution(tmp_path, monkeypatch):
+def on_path(tmp_path, monkeypatch):
+    """Return a function that puts a folder on ``sys.path``. Its modules are removed after the test."""
+    folders = [str(tmp_path)]
+
+    def add(folder):
+        monkeypatch.syspath_prepend(str(folder))
+        folders.append(str(folder))
+
+    before = set(sys.modules)
+    yield add
+    for name in set(sys.modules) - before:
+        origin = str(getattr(sys.modules[name], "__file__", None) or "")
+        if origin.startswith(tuple(folders)) or name.startswith("exengine.storage_backends."):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def make_distribution(tmp_path, on_path):
     """Return a function that adds a distribution to ``tmp_path / 'site'``, which is on ``sys.path``."""
     site = Site(tmp_path / "site")
     site.folder.mkdir()
-    monkeypatch.syspath_prepend(str(site.folder))
+    on_path(site.folder)
 
     def make(name, entry_points=None, module_source=None, version="1.0", **more):
         (Site(more.pop("folder")) if "folder" in more else site).add(
@@ -66,13 +89,7 @@ def make_distribution(tmp_path, monkeypatch):
         )
         return site.folder
 
-    before = set(sys.modules)
-    yield make
-    folders = (str(tmp_path), "exengine.storage_backends.")
-    for name in set(sys.modules) - before:
-        origin = getattr(sys.modules[name], "__file__", None) or ""
-        if str(origin).startswith(folders[0]) or name.startswith(folders[1]):
-            del sys.modules[name]
+    return make
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
+from exengine.kernel.system.fork_server import Forked, fork, serve
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of
-from exengine.testing.tasks.fork_server import Forked, fork, serve
 
 _NOT_IMPORTABLE = 77
 _TASKS = {
@@ -42,6 +42,7 @@ _TASKS = {
 _OWN_START = ("unpickle",)  # the tasks that must do something before the backend is imported
 _ORDINARY = ("simplest", "read", "look_at")  # the server imports the modules that these tasks needed
 _NEEDED = ("exengine.datasets.creation", "exengine.datasets.opening")  # most tasks import them
+_VARIES = "PYTEST_CURRENT_TEST"  # the environment variable that changes with each test
 _CHILD_S = 8.0
 _AGAIN_S = 3.0  # the timeout for a backend that has already hung
 _hung: set[type] = set()
@@ -190,7 +191,9 @@ def _started(
     command = [sys.executable, "-W", "default", "-m", "exengine.testing.children"]
     if environment["PYTHONHASHSEED"] == "random" and verb not in _OWN_START:
         module = sys.modules.get(subject.cls.__module__)
-        forked = fork(module, [*command, "serve", text], verb, text, errors.fileno(), environment)
+        constant = {name: value for name, value in environment.items() if name != _VARIES}
+        key = (module, os.getcwd(), constant)
+        forked = fork("kit", key, [*command, "serve", text], verb, text, errors.fileno(), environment)
         if forked is not None:
             return forked
     return subprocess.Popen(

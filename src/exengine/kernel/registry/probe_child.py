@@ -1,10 +1,12 @@
 """The code that loads one plugin in a child process and reports the outcome to the parent process.
 
-This module's ``main`` runs only in a process started by :mod:`exengine.kernel.registry.probing`.
+This module's functions run only in processes started by :mod:`exengine.kernel.registry.probing`.
 """
 
 import faulthandler
+import importlib
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +14,32 @@ from typing import Any
 from exengine.kernel.registry.loading import load_class
 from exengine.kernel.registry.probing import answer
 from exengine.kernel.registry.records import PluginRecord
+from exengine.kernel.system.fork_server import serve
+
+_NEEDED = (
+    "docstring_parser",
+    "exengine.kernel.frame_source_base",
+    "exengine.kernel.registry.class_checks",
+    "exengine.kernel.storage.managed",
+    "exengine.kernel.storage.one_file.recorded_file",
+    "exengine.kernel.storage.one_file.spooled",
+    "numpy",
+)
+"""The modules that most plugins and the checks of their classes import."""
 
 _STDERR = 2  # the file descriptor, which works even if the plugin replaces sys.stderr
+
+
+def serve_requests(descriptor: int) -> None:
+    """Import what every plugin needs, then fork for each request. A fork runs ``main`` of a module."""
+    for module in _NEEDED:
+        importlib.import_module(module)
+    name, text = serve(descriptor)
+    request = json.loads(text)
+    del sys.argv[1:]
+    sys.path[:] = request["path"]
+    importlib.invalidate_caches()  # plugins may have been installed since the server was started
+    importlib.import_module(name).main(request)
 
 
 def main(request: Mapping[str, Any]) -> None:

@@ -39,6 +39,15 @@ def probe(make_distribution, backends_of, monkeypatch):
     return run
 
 
+@pytest.fixture(params=["in a fork", "in a new Python process"])
+def either_way(request, monkeypatch):
+    """Run children in both of the ways in which they can start."""
+    if request.param == "in a new Python process":
+        monkeypatch.setattr(probing, "fork", lambda *_, **__: None)
+    elif not sys.platform.startswith("linux"):
+        pytest.skip("processes are forked only on Linux")
+
+
 DEADLY = {
     "os._exit": ("import os; os._exit(3)", "exit code 3"),
     "os._exit with 0": ("import os; os._exit(0)", "exit code 0"),
@@ -52,6 +61,7 @@ DEADLY = {
 }
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("fault", DEADLY)
 def test_what_ends_the_process_becomes_a_broken_record(probe, fault):
     source, ending = DEADLY[fault]
@@ -64,12 +74,14 @@ def test_what_ends_the_process_becomes_a_broken_record(probe, fault):
     assert backends.load("good").__name__ == "Good"
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_crash_tells_where_it_was(probe):
     record, _ = probe(SEGFAULT)
     assert "Segmentation fault" in record.traceback
     assert 'exengine_faulty.py", line 2' in record.traceback
 
 
+@pytest.mark.usefixtures("either_way")
 def test_an_import_that_never_ends_is_stopped_and_tells_where_it_was(probe):
     start = time.monotonic()
     record, _ = probe(ENDLESS, time_limit_s=3.0)
@@ -78,12 +90,14 @@ def test_an_import_that_never_ends_is_stopped_and_tells_where_it_was(probe):
     assert 'exengine_faulty.py", line 2' in record.traceback
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_thread_that_never_ends_does_not_hold_up_a_good_plugin(probe):
     source = f"import threading, time\nthreading.Thread(target=lambda: time.sleep(60)).start()\n{GOOD}"
     record, _ = probe(source)
     assert record.state == "valid"
 
 
+@pytest.mark.usefixtures("either_way")
 def test_what_is_printed_below_python_is_kept_too_and_bounded(probe, capfd):
     source = "import os, sys\nos.write(1, b'to stdout ')\nos.write(2, b'to stderr ')\nprint('x' * 10**6)\n"
     record, _ = probe(source + GOOD)
@@ -99,12 +113,23 @@ def test_a_plugin_that_prints_without_end_is_stopped_and_a_little_is_kept(probe)
     assert len(record.output) <= probing.OUTPUT_LIMIT
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked only on Linux")
+def test_one_process_forks_every_child_and_has_imported_no_plugin(probe, monkeypatch):
+    look = "import sys\nprint([name for name in sys.modules if 'exengine_' in name])\n"
+    record, backends = probe(look + GOOD)
+    assert (record.state, record.output) == ("valid", "['exengine_faulty']\n")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a Python process was started"))
+    record, good = probing.probe([backends.find("faulty"), backends.find("good")])
+    assert (record.state, record.output, good.state) == ("valid", "['exengine_faulty']\n", "valid")
+
+
 def test_what_can_be_caught_is_recorded_as_when_it_is_loaded_here(probe):
     record, _ = probe("import a_module_that_does_not_exist")
     assert (record.state, record.stage) == ("broken", "import")
     assert "ModuleNotFoundError" in record.error and "Traceback" in record.traceback
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_class_that_is_not_valid_has_its_codes_and_its_place(probe):
     source = GOOD.replace('"""A valid backend."""', "")
     record, backends = probe(source)
@@ -170,6 +195,7 @@ def test_the_registry_probes_isolated_and_leaves_alone_what_is_known(make_distri
     ]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_the_child_does_not_import_what_lies_in_the_current_folder(probe, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "json.py").write_text("raise SystemExit('the wrong json')")

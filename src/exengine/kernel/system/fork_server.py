@@ -1,13 +1,14 @@
-"""A process that has loaded a backend and forks for each task, so that few tasks need a new Python process.
+"""A process that has imported what tasks need and forks for each task, so that few need a new Python process.
 
-The test process starts the server and asks it over a socket to fork. A fork becomes a main program with the
-standard streams, the environment and the working folder of a process that was started on its own. It inherits
-nothing that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock;
-a fork closes the server's descriptors. Like any process, a fork can be killed by a signal; otherwise, it
-exits normally and runs the functions registered with :mod:`atexit`. The server imports the modules that the
-first tasks had to import, except the packages that start threads.
+The owner starts the server and asks it over a socket to fork. A fork becomes a main program with the standard
+streams, the environment and the working folder of a process that was started on its own. It inherits nothing
+that could hide a fault: the server has a single thread, never opens a dataset, and so holds no lock; a fork
+closes the server's descriptors. Like any process, a fork can be killed by a signal; otherwise, it exits
+normally and runs the functions registered with :mod:`atexit`.
 
-The server is used only on Linux. On macOS, system libraries may crash in a process that was forked.
+The conformance kit uses a server that has loaded the backend under test, and probes of plugins use one that
+has imported only ExEngine. Servers are used only on Linux: on macOS, system libraries may crash in a process
+that was forked.
 """
 
 import atexit
@@ -28,12 +29,11 @@ _MOST_PACKAGES = 3  # maximum number of packages to leave out; if that is not en
 _POLL_S = 0.005
 _HEADER = 4  # the number of bytes that state the size of a message
 _STREAMS = 3
-_VARIES = "PYTEST_CURRENT_TEST"
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """Keeps NumPy from starting a thread for each core in the server. Forks do not inherit this variable."""
 
 
-# -- in the test process -----------------------------------------------------------------------------
+# -- in the owner's process -----------------------------------------------------------------------------
 
 
 class ThreadStartedError(Exception):
@@ -41,7 +41,7 @@ class ThreadStartedError(Exception):
 
 
 class Forked:
-    """A process that a server has forked, with those members of ``subprocess.Popen`` that the kit uses.
+    """A process that a server has forked, with those members of ``subprocess.Popen`` that its owners use.
 
     Attributes
     ----------
@@ -59,7 +59,15 @@ class Forked:
     """
 
     def __init__(
-        self, server: "Server", verb: str, text: str, errors: int, environment: dict[str, str]
+        self,
+        server: "Server",
+        verb: str,
+        text: str,
+        errors: int | None,
+        environment: dict[str, str],
+        folder: str | None = None,
+        *,
+        own_session: bool = False,
     ) -> None:
         self._server = server
         self._code: int | None = None
@@ -68,9 +76,16 @@ class Forked:
         self._status, own_status = os.pipe()
         self.stdin = open(stdin, "w", encoding="utf-8")  # noqa: SIM115 - closed by the owner
         self.stdout = open(stdout, encoding="utf-8")  # noqa: SIM115 - closed by the owner
-        request = {"verb": verb, "text": text, "environment": environment, "folder": os.getcwd()}
+        request = {
+            "verb": verb,
+            "text": text,
+            "environment": environment,
+            "folder": folder or os.getcwd(),
+            "own_session": own_session,
+        }
+        streams = [own_in, own_out, own_out if errors is None else errors]
         try:
-            server.ask(request, [own_in, own_out, errors, own_status])
+            server.ask(request, [*streams, own_status])
         except OSError:
             self._close()
             raise
@@ -131,7 +146,7 @@ class Forked:
 
 
 class Server:
-    """A server process. It ends with the test process.
+    """A server process. It ends with the process that started it.
 
     Parameters
     ----------
@@ -204,46 +219,67 @@ class Server:
             self._process.wait()
 
 
-_servers: dict[Any, Server] = {}
+_servers: dict[str, tuple[object, Server]] = {}
 _starting = threading.Lock()
 
 
 def fork(
-    about: Any, command: list[str], verb: str, text: str, errors: int, environment: dict[str, str]
+    use: str,
+    key: object,
+    command: list[str],
+    verb: str,
+    text: str,
+    errors: int | None,
+    environment: dict[str, str],
+    folder: str | None = None,
+    *,
+    own_session: bool = False,
 ) -> Forked | None:
     """Fork a process for a task. Return None if the task needs a separate process.
 
     Parameters
     ----------
-    about : hashable
-        Identifies the plugin to load. A different plugin, environment or folder requires a new server.
+    use : str
+        What the server is used for. There is at most one server for each use.
+    key : object
+        A value to compare. A different value requires a new server.
     command : list of str
         The command of the server, as for :class:`Server`.
     verb, text : str
         The task and its specification.
-    errors : int
-        The descriptor to which the process writes its errors.
+    errors : int or None
+        The descriptor to which the process writes its errors; None for that of its output.
     environment : dict
         The environment of the process.
+    folder : str, optional
+        The working folder of the process. The default is that of this process.
+    own_session : bool, optional
+        Whether the process starts a session, and so a process group, of its own.
     """
     if not sys.platform.startswith("linux"):
         return None
-    constant = tuple(sorted(item for item in environment.items() if item[0] != _VARIES))
-    key = (about, os.getcwd(), constant, os.getpid())
+    key = (key, os.getpid())
     with _starting:
-        if key not in _servers:
-            while _servers:
-                _servers.popitem()[1].stop()
-            _servers[key] = Server(command, environment)
-        while _servers[key].usable:
+        if use not in _servers or _servers[use][0] != key:
+            if use in _servers:
+                _servers.pop(use)[1].stop()
+            _servers[use] = key, Server(command, environment)
+        while (server := _servers[use][1]).usable:
             try:
-                return Forked(_servers[key], verb, text, errors, environment)
+                return Forked(server, verb, text, errors, environment, folder, own_session=own_session)
             except ThreadStartedError as started:
-                _servers[key] = _servers[key].again(str(started))
+                _servers[use] = key, server.again(str(started))
             except OSError:
-                _servers[key].stop()
-                _servers[key].usable = False
+                server.stop()
+                server.usable = False
     return None
+
+
+def stop_servers() -> None:
+    """Stop all servers of this process."""
+    with _starting:
+        while _servers:
+            _servers.popitem()[1][1].stop()
 
 
 # -- in the server -----------------------------------------------------------------------------------
@@ -255,7 +291,7 @@ def serve(descriptor: int) -> tuple[str, str]:
     Parameters
     ----------
     descriptor : int
-        The descriptor of the socket to the test process.
+        The descriptor of the socket to the owner's process.
     """
     control = socket.socket(fileno=descriptor)
     _send(control, {"ready": _may_fork()}, [])
@@ -313,17 +349,20 @@ def _end(children: dict[int, int]) -> NoReturn:
 
 
 def _report(descriptor: int, line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the test process no longer reads from this pipe
+    with contextlib.suppress(BrokenPipeError):  # the owner no longer reads from this pipe
         os.write(descriptor, f"{line}\n".encode())
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> tuple[str, str]:
     """Prepare a fork to run a task like a process that was started on its own."""
+    if request["own_session"]:
+        os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    for name in (*_ONE_THREAD, _VARIES):
-        os.environ.pop(name, None)
+    if "numpy.random" in sys.modules:  # Python's own generator is seeded again in each fork
+        sys.modules["numpy.random"].seed()
+    os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     return request["verb"], request["text"]

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from exengine.testing.tasks import fork_server
+from exengine.kernel.system import fork_server
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tasks are forked only on Linux")
 
 SERVE = (
-    "import sys, json, os, signal, resource; from exengine.testing.tasks.fork_server import serve; "
+    "import sys, json, os, signal, resource; from exengine.kernel.system.fork_server import serve; "
     "verb, text = serve(int(sys.argv[1])); exec(text)"
 )
 LOOK = """
@@ -42,14 +42,14 @@ def start(tmp_path):
     """Return a function that forks a process for a program, and stop all servers in the end."""
     with (tmp_path / "errors").open("wb") as errors:
 
-        def start(text, about="a", **environment):
-            command = [sys.executable, "-c", SERVE]
-            wanted = {**os.environ, **environment}
-            return fork_server.fork(about, command, "verb", text, errors.fileno(), wanted)
+        def start(text, own_session=False):
+            command, environment = [sys.executable, "-c", SERVE], dict(os.environ)
+            return fork_server.fork(
+                "test", "a", command, "verb", text, errors.fileno(), environment, own_session=own_session
+            )
 
         yield start
-        while fork_server._servers:
-            fork_server._servers.popitem()[1].stop()
+        fork_server.stop_servers()
 
 
 def end(process):
@@ -118,7 +118,7 @@ def test_a_process_is_killed_and_the_others_live_on(start):
 def test_no_fork_outlives_its_server(start):
     process = start("print('here', flush=True); import time; time.sleep(60)")
     assert process.stdout.readline() == "here\n"
-    fork_server._servers.popitem()[1].stop()
+    fork_server.stop_servers()
     assert process.stdout.read() == ""  # the end of the file: the process has ended
     assert end(process)[0] == -signal.SIGKILL
 
@@ -139,7 +139,7 @@ def test_a_package_that_starts_a_thread_is_left_out(start, tmp_path, monkeypatch
 
 def test_if_the_server_cannot_fork_each_process_starts_on_its_own(start, tmp_path, monkeypatch):
     assert end(start("pass")) == (0, "")
-    for server in fork_server._servers.values():
+    for _, server in fork_server._servers.values():
         server._process.kill()
         server._process.wait()
     assert start("pass") is None
@@ -151,4 +151,19 @@ def test_if_the_server_cannot_fork_each_process_starts_on_its_own(start, tmp_pat
         "-c",
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport usercustomize\n{SERVE}",
     ]
-    assert fork_server.fork("b", command, "verb", "pass", 2, dict(os.environ)) is None
+    assert fork_server.fork("test", "b", command, "verb", "pass", 2, dict(os.environ)) is None
+
+
+def test_forks_draw_different_random_numbers(start):
+    text = "import random, numpy.random; print(random.random(), numpy.random.random())"
+    first = start(text)
+    first.load(["random", "numpy.random"])
+    assert end(first)[0] == 0
+    drawn = {end(start(text))[1] for _ in range(2)}
+    assert len({number for line in drawn for number in line.split()}) == 4
+
+
+def test_a_fork_may_have_a_session_of_its_own(start):
+    text = "print(os.getsid(0) == os.getpgid(0) == os.getpid())"
+    assert end(start(text)) == (0, "False\n")
+    assert end(start(text, own_session=True)) == (0, "True\n")
