@@ -32,17 +32,20 @@ def dataset(tmp_path_factory):
         yield opened
 
 
-def matlab():
-    """Return the lines of the MATLAB example."""
-    body = re.search(r"\.\. code-block:: matlab\n\n((?: +.*\n|\n)+)", PAGE.read_text(encoding="utf-8"))
-    assert body
-    return body[1]
+def matlab(function):
+    """Return the lines of the MATLAB example that calls a function."""
+    text = PAGE.read_text(encoding="utf-8")
+    (body,) = (
+        body for body in re.findall(r"code-block:: matlab\n\n((?: +.*\n|\n)+)", text) if function in body
+    )
+    return body
 
 
 def test_the_matlab_example_states_the_shape_and_order_of_the_frames(dataset):
     """As MATLAB does it: slices in the order of the file, reshaped with the first index fastest."""
-    height, width, dtype = re.search(r"zeros\(\[(\d+) (\d+) frames\], '(\w+)'\)", matlab()).groups()
-    sizes, order = re.search(r"reshape\(stack, ([\d, ]+), \[\]\);   % (.+)", matlab()).groups()
+    example = matlab("imread")
+    height, width, dtype = re.search(r"zeros\(\[(\d+) (\d+) frames\], '(\w+)'\)", example).groups()
+    sizes, order = re.search(r"reshape\(stack, ([\d, ]+), \[\]\);   % (.+)", example).groups()
     names = order.split(", ")
     with tifffile.TiffFile(Path(dataset.path, "NDTiffStack.tif")) as file:
         slices = [page.asarray() for page in file.pages]
@@ -51,6 +54,24 @@ def test_the_matlab_example_states_the_shape_and_order_of_the_frames(dataset):
     stack = np.stack(slices, axis=-1).reshape(shape, order="F")
     assert names == ["row", "column", "z", "channel", "time"]
     channels = dataset.axes["channel"]
+    for where in dataset:
+        place = (where["z"], channels.index(where["channel"]), where["time"])
+        assert np.array_equal(stack[:, :, *place], dataset[where]), where
+
+
+def test_the_matlab_example_for_hdf5_puts_the_axes_into_the_order_that_it_states(dataset, tmp_path):
+    """As MATLAB does it: ``h5read`` reverses the order of the axes, and ``permute`` counts from 1."""
+    h5py = pytest.importorskip("h5py")
+    example = matlab("h5read")
+    name, axes = re.search(
+        r"h5read\('data/cells.h5', '(/image)'\).*h5read\('data/cells.h5', '(.+)'\)", example, re.S
+    ).groups()
+    order, names = re.search(r"permute\(stack, \[([\d ]+)\]\); +% (.+)", example).groups()
+    exengine.convert(dataset.path, tmp_path / "cells.h5", backend="hdf5", options={"compression": "gzip"})
+    with h5py.File(tmp_path / "cells.h5") as file:
+        stack = file[name][()].T.transpose([int(number) - 1 for number in order.split()])
+        channels = list(file[axes].asstr())
+    assert names.split(", ") == ["row", "column", "z", "channel", "time"]
     for where in dataset:
         place = (where["z"], channels.index(where["channel"]), where["time"])
         assert np.array_equal(stack[:, :, *place], dataset[where]), where

@@ -67,7 +67,9 @@ def test_a_name_filters_the_backends(matrix):
     assert {"ndtiff", "ndram"} <= set(everything)
     matrix.one("#exengine-backend").send_keys("NDT")
     assert capabilities(matrix)["heads"] == ["Capability", "ndtiff"]
-    assert matrix.one(".exengine-status").text.startswith(f"1 of {len(everything) - 1} backends")
+    assert matrix.one(".exengine-status").text.startswith(
+        f"The tables show 1 of {len(everything) - 1} backends"
+    )
 
 
 def test_what_is_needed_leaves_only_the_backends_that_have_it(matrix):
@@ -162,7 +164,7 @@ def pick(matrix, name, text):
 
 
 def answer(matrix):
-    return matrix.one(".exengine-answer").text
+    return matrix.one(".exengine-answer p").text
 
 
 def answers(matrix):
@@ -178,15 +180,58 @@ def test_typing_a_pixel_type_finds_the_backends_that_take_it_and_those_that_take
     assert [row.text.split()[0] for row in rows if row.is_displayed()] == expected
 
 
-def test_a_number_of_bits_is_a_pixel_type(matrix):
-    matrix.one("#exengine-pick-dtype").send_keys("16-bit")
-    assert answers(matrix) == ["hdf5", "ndram", "ndtiff", "ome-tiff", "ome-zarr"]
+@pytest.mark.parametrize(
+    ("typed", "meant", "expected"),
+    [
+        ("16-bit", "uint16", ["hdf5", "ndram", "ndtiff", "ome-tiff", "ome-zarr"]),
+        ("mono16", "uint16", ["hdf5", "ndram", "ndtiff", "ome-tiff", "ome-zarr"]),
+        ("Single", "float32", ["hdf5", "ndram", "ome-tiff", "ome-zarr"]),
+        ("float16", "float16", ["hdf5", "ndram"]),
+        ("complex", "complex64 or complex128", ["hdf5", "ndram", "ome-tiff"]),
+    ],
+)
+def test_the_page_says_which_pixel_type_it_understood(matrix, typed, meant, expected):
+    matrix.one("#exengine-pick-dtype").send_keys(typed)
+    assert answers(matrix) == expected
+    assert matrix.one(".exengine-understood").text == f"Required: pixels of type {meant}."
+
+
+def test_an_unknown_pixel_type_is_not_a_requirement_that_no_backend_meets(matrix):
+    matrix.one("#exengine-pick-dtype").send_keys("rgb")
+    assert answer(matrix).startswith("“rgb” is not a pixel type. Types: bool, uint8, uint16,")
+    assert answers(matrix) == []
+
+
+def test_two_programs_may_be_required(matrix):
+    pick(matrix, "reader", "tifffile")
+    assert answers(matrix) == ["ndtiff", "ome-tiff"]
+    pick(matrix, "reader2", "MATLAB")
+    assert answers(matrix) == ["ndtiff"]
+
+
+def test_a_program_that_does_not_read_a_compression_method_does_not_count_for_it(matrix):
+    pick(matrix, "reader", "MATLAB")
+    pick(matrix, "compression", "any method")
+    assert answer(matrix) == "1 of 5 meets all requirements: hdf5 with compression: gzip."
+
+
+def test_the_requirements_are_in_the_address(matrix):
+    matrix.one("#exengine-pick-dtype").send_keys("float32")
+    pick(matrix, "reader", "MATLAB")
+    address = matrix.run("return location.href")
+    assert address.endswith("matrix.html?dtype=float32&reader=MATLAB")
+    matrix.driver.get(address)
+    matrix.wait(lambda: matrix.find(".exengine-answer a"))
+    assert answers(matrix) == ["hdf5"]
+    matrix.one(".exengine-forget").click()
+    assert matrix.run("return location.search") == ""
 
 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("reader", "ImageJ", ["ndtiff"]),
+        ("reader", "Fiji", ["ndtiff", "ome-tiff"]),
         ("safety", "the program is killed", ["hdf5", "ndtiff", "ome-tiff", "ome-zarr"]),
         ("safety", "a power cut after finish", ["hdf5", "ndtiff", "ome-tiff", "ome-zarr"]),
         ("compression", "gzip", ["hdf5", "ome-zarr"]),
@@ -237,11 +282,11 @@ def test_the_pickers_are_reached_and_set_with_the_keyboard(matrix):
 
     matrix.run("document.querySelector('#exengine-pick-dtype').focus()")
     names = []
-    for _ in range(7):
+    for _ in range(8):
         element = matrix.driver.switch_to.active_element
         names.append(element.get_attribute("id") or element.text)
         element.send_keys(Keys.TAB)
-    expected = ["dtype", "reader", "safety", "compression", "reading", "size"]
+    expected = ["dtype", "reader", "reader2", "safety", "compression", "reading", "size"]
     assert names == [*(f"exengine-pick-{name}" for name in expected), "Clear all"]
     matrix.one("#exengine-pick-compression").send_keys(Keys.ARROW_DOWN)
     assert answers(matrix) == ["hdf5", "ome-tiff", "ome-zarr"]

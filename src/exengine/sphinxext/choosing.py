@@ -11,11 +11,13 @@ from exengine.checks.conformance import Results
 from exengine.checks.report import PluginReport
 from exengine.kernel.capabilities import StorageCapabilities
 from exengine.kernel.data_storage_base import DataStorage
+from exengine.kernel.storage.one_file.spooled import SpooledStorage
 from exengine.kernel.wording import either
 from exengine.sphinxext.option_sets import compression_with, declared_variants, option_sets
 from exengine.sphinxext.rst import escape, table
 
 _MOST_NAMES = 5
+_FIJI = ("ImageJ", "Bio-Formats")  # Fiji opens what these two open, because it contains them
 
 
 def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ def _facts(
     finish = results.promises.get("N3") if results else None
     return {
         "dtypes": None if capabilities.dtypes is None else list(capabilities.dtypes),
-        "readers": list(capabilities.readers),
+        "readers": [*capabilities.readers, *(["Fiji"] if {*_FIJI} & {*capabilities.readers} else [])],
         "live": list(capabilities.live_readers),
         "compression": compression_with(cls, options),
         "memory": not capabilities.persistent,
@@ -146,6 +148,10 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (accepted, "a frame must survive a program crash from the moment put returns"),
         (able.persistent and not able.checksums, "damaged frames must be detected"),
         (able.persistent and not able.compression, "frames must be compressed"),
+        (
+            issubclass(cls, SpooledStorage),
+            "the disk cannot hold all pixels twice, or finish must be quick: only finish writes the file",
+        ),
     ]  # fmt: skip
     return [reason for applies, reason in reasons if applies]
 

@@ -24,10 +24,19 @@ RESTRICTIONS = ("same_shape", "same_axes")
 _DESCRIPTION = (
     "Compare all storage backends, and choose one by pixel type, program, safety, compression and size."
 )
+_PYTHON = (
+    "You can load the data of every backend in Python, with numpy, dask or xarray, and watch every dataset on a "
+    "disk with ``exengine view`` while it is written. *Opens in* lists the other programs."
+)
 _POWER = (
     "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` "
-    "calls ``finish`` at the end of the run; with ``handler.sync_every_s`` in the config, it also makes "
-    "durable flushes during the run. In Python, call ``storage.flush(durable=True)`` at any time."
+    "calls ``finish`` at the end of the run; with ``handler: {sync_every_s: 10}`` in the config, it also "
+    "makes a durable flush every 10 seconds. In Python, call ``storage.flush(durable=True)`` at any time."
+)
+_RESULTS = (
+    "Results of the last run of the conformance kit and of each fault campaign, with the default options. "
+    "The page of each backend states the other options that were tested, and their results. "
+    "*Not promised* means that the backend's declared capabilities rule out the promise."
 )
 _SUMMARY = "Every fact comes from the declared capabilities, the conformance kit and the fault campaigns."
 
@@ -117,6 +126,7 @@ def matrix_page(pages: Mapping[str, PluginReport]) -> str:
         ".. _exengine-matrix:\n",
         heading("Which backend should I use?", "#"),
         f"Select your requirements; the backends that meet all of them remain. {escape(_SUMMARY)}\n",
+        f"{_PYTHON}\n",
         f"{_POWER}\n",
         heading("In short", "="),
         choose_table(pages),
@@ -158,8 +168,5 @@ def _promises(results: list[Results | None], header: list[str]) -> str:
     if not labels:
         return "The conformance kit was not run on any of these backends.\n"
     rows = [(promise_name(label), *(promise_mark(found, label) for found in results)) for label in labels]
-    return (
-        "Results of the last run of the conformance kit and of each fault campaign. "
-        "*Not promised* means that the backend's declared capabilities rule out the promise.\n\n"
-        + table(("Promise", *header), rows, "exengine-matrix exengine-promised")
-    )
+    promised = table(("Promise", *header), rows, "exengine-matrix exengine-promised")
+    return f"{_RESULTS}\n\n{promised}"

@@ -76,7 +76,7 @@ def joined_texts(sets: list[Variant]) -> str:
             texts.append(f"{names[0]}: {either([str(one.options[names[0]]) for one in some])}")
         else:
             texts += [one.text for one in some]
-    return "; ".join(texts)
+    return " or with ".join(texts)
 
 
 def _with_capabilities(cls: type[DataStorage], sets: list[dict[str, Any]]) -> list[Variant]:

@@ -120,4 +120,4 @@ def test_what_holds_with_the_default_options_only_is_not_promised_for_compressio
         "path: s3://bucket/dataset": ([], [], True),
     }
     page = found.text("usage/backends/shelf")
-    assert "none, with codec: zstd or gzip; path: s3://bucket/dataset" in page
+    assert "none, with codec: zstd or gzip or with path: s3://bucket/dataset" in page

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import crc32c
@@ -18,6 +19,7 @@ from exengine.base_classes import (
     PlannedLayout,
     SourcePlan,
     SpooledStorage,
+    StorageCapabilities,
 )
 from exengine.errors import UnsupportedDataError
 from exengine_hdf5.capabilities import BACKEND_NAME, CAPABILITIES
@@ -74,7 +76,15 @@ class Hdf5Storage(SpooledStorage):
         compression: Literal["none", "gzip", "lzf"] = "none",
     ) -> None:
         self._compression = compression
+        self.capabilities = self.capabilities_for({_COMPRESSION: compression})
         super().__init__(path, summary_metadata=summary_metadata)
+
+    @classmethod
+    def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
+        """Return the capabilities of a dataset with these options: only h5py has the filter for lzf."""
+        if options.get(_COMPRESSION) == "lzf":
+            return replace(CAPABILITIES, readers=("h5py",))
+        return CAPABILITIES
 
     @staticmethod
     def checksum(data: Any) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import crc32c
@@ -16,6 +17,7 @@ from exengine.base_classes import (
     PlannedLayout,
     SourcePlan,
     SpooledStorage,
+    StorageCapabilities,
 )
 from exengine.errors import UnsupportedDataError
 from exengine_ome_tiff.capabilities import BACKEND_NAME, CAPABILITIES
@@ -79,7 +81,15 @@ class OmeTiffStorage(SpooledStorage):
     ) -> None:
         self._compression = compression
         _check_compression(compression)
+        self.capabilities = self.capabilities_for({_COMPRESSION: compression})
         super().__init__(path, summary_metadata=summary_metadata)
+
+    @classmethod
+    def capabilities_for(cls, options: Mapping[str, Any], path: str | None = None, /) -> StorageCapabilities:
+        """Return the capabilities of a dataset with these options: not every program reads zstd."""
+        if options.get(_COMPRESSION) == "zstd":
+            return replace(CAPABILITIES, readers=("tifffile", "bioio"))
+        return CAPABILITIES
 
     @staticmethod
     def checksum(data: Any) -> int:

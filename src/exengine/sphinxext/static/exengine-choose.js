@@ -11,10 +11,15 @@
     "float16", "float32", "float64", "complex64", "complex128",
   ];
 
+  /** Other names of pixel types, in lower case. */
+  const ALSO = {
+    single: "float32", double: "float64", half: "float16", float: "float32", boolean: "bool", byte: "uint8",
+  };
+
   const SAFETY = {
     kill: "the program is killed",
     finish: "a power cut after finish",
-    flush: "a power cut, after each durable flush",
+    flush: "a power cut after a durable flush",
   };
   const READING = { reading: "from Python, in another process", live: "in other programs" };
   const SIZE = {
@@ -37,24 +42,35 @@
     );
   }
 
+  /** Return the pixel types that the reader may mean: a type, or those that begin with these letters. */
+  function typesFor(text) {
+    const bits = text.match(/^(?:mono|gr[ae]y)?\s*(\d+)[\s-]*(?:bits?)?$/i);
+    const wanted = bits ? `uint${bits[1]}` : ALSO[text.toLowerCase()] || text.toLowerCase();
+    return DTYPES.includes(wanted) ? [wanted] : DTYPES.filter((name) => name.startsWith(wanted));
+  }
+
   function takes(choice, dtype) {
-    const bits = dtype.match(/^(\d+)[\s-]*(bits?)?$/i);
-    const wanted = bits ? `uint${bits[1]}` : dtype.toLowerCase();
-    return (choice.dtypes || DTYPES).some((name) => name === wanted || name.startsWith(wanted));
+    return (choice.dtypes || DTYPES).some((name) => typesFor(dtype).includes(name));
   }
 
   /** Return the pickers: name, label, choices, and whether an entry meets a value. */
   function pickersFor(choices) {
     const plain = (names) => Object.fromEntries(names.map((name) => [name, name]));
     return [
-      { id: "dtype", label: "Pixel type", dtype: true, words: (v) => `pixels of type ${v}`, meets: takes },
       {
-        id: "reader",
-        label: "Opens in",
+        id: "dtype",
+        label: "Pixel type",
+        dtype: true,
+        words: (v) => `pixels of type ${typesFor(v).join(" or ") || v}`,
+        meets: takes,
+      },
+      ...["reader", "reader2"].map((id) => ({
+        id,
+        label: id === "reader" ? "Opens in" : "and in",
         options: plain(union(choices, "readers")),
         words: (v) => `opens in ${v}`,
         meets: (choice, v) => choice.readers.includes(v),
-      },
+      })),
       {
         id: "safety",
         label: "Frames survive",
@@ -76,8 +92,8 @@
         words: (v) => `read while writing, ${READING[v]}`,
         meets: (choice, v, wishes) => {
           if (v !== "live") return choice.reading;
-          const program = wishes.find((wish) => wish.id === "reader");
-          return program ? choice.live.includes(program.value) : choice.live.length > 0;
+          const programs = wishes.filter((wish) => wish.id.startsWith("reader"));
+          return choice.live.length > 0 && programs.every((wish) => choice.live.includes(wish.value));
         },
       },
       {
@@ -137,8 +153,11 @@
     function closest(wishes) {
       const missed = choices.map((choice) => wishes.filter((wish) => !wish.meets(choice, wish.value, wishes)));
       const fewest = Math.min(...missed.map((some) => some.length));
+      const shown = new Set(); // the same advice with and without options is given once
       const lines = choices.flatMap((choice, place) => {
-        if (missed[place].length !== fewest) return [];
+        const advice = [choice.name, ...missed[place].map((wish) => wish.id)].join();
+        if (missed[place].length !== fewest || shown.has(advice)) return [];
+        if (!choice.options) shown.add(advice);
         const drops = missed[place].map((wish) => {
           const button = make("button", { type: "button", class: "exengine-drop" }, `drop: ${wish.words(wish.value)}`);
           button.addEventListener("click", () => {
@@ -157,17 +176,26 @@
       const wishes = pickers
         .map((picker) => ({ ...picker, value: picker.field.value.trim() }))
         .filter((wish) => wish.value);
+      remember(wishes);
+      const unknown = wishes.find((wish) => wish.dtype && !typesFor(wish.value).length);
       const meeting = choices.filter((choice) => wishes.every((wish) => wish.meets(choice, wish.value, wishes)));
       // Show a backend with options only if it does not meet the requirements with its defaults.
       const plain = meeting.filter((choice) => !choice.options).map((choice) => choice.name);
       const shown = meeting.filter((choice) => !choice.options || !plain.includes(choice.name));
       const names = new Set(meeting.map((choice) => choice.name));
       const all = new Set(choices.map((choice) => choice.name));
-      if (!wishes.length) answer.replaceChildren(make("p", {}, `${all.size} backends to choose from.`));
+      if (unknown) {
+        const text = `“${unknown.value}” is not a pixel type. Types: ${DTYPES.join(", ")}.`;
+        answer.replaceChildren(make("p", {}, text));
+      } else if (!wishes.length) answer.replaceChildren(make("p", {}, `${all.size} backends to choose from.`));
       else if (!shown.length) answer.replaceChildren(...closest(wishes));
       else {
         const count = `${names.size} of ${all.size} ${names.size === 1 ? "meets" : "meet"} all requirements: `;
-        answer.replaceChildren(make("p", {}, count, make("strong", {}, ...joined(links(shown))), "."));
+        const understood = `Required: ${wishes.map((wish) => wish.words(wish.value)).join("; ")}.`;
+        answer.replaceChildren(
+          make("p", {}, count, make("strong", {}, ...joined(links(shown))), "."),
+          make("p", { class: "exengine-understood" }, understood),
+        );
       }
       for (const row of table.tBodies[0].rows) {
         const name = row.cells[0].textContent.trim();
@@ -178,9 +206,20 @@
       );
     }
 
+    /** Keep the requirements in the address, so that it can be sent to others. */
+    function remember(wishes) {
+      const address = new URL(window.location.href);
+      for (const picker of pickers) address.searchParams.delete(picker.id);
+      for (const wish of wishes) address.searchParams.set(wish.id, wish.value);
+      if (address.href !== window.location.href) window.history.replaceState(null, "", address);
+    }
+
+    const wanted = new URLSearchParams(window.location.search);
     for (const picker of pickers) {
       form.append(...controlFor(picker));
       for (const event of ["input", "change"]) picker.field.addEventListener(event, update);
+      const value = wanted.get(picker.id);
+      if (value && (picker.dtype || value in picker.options)) picker.field.value = value;
     }
     form.append(reset);
     form.addEventListener("submit", (event) => event.preventDefault());

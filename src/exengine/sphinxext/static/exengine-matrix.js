@@ -151,7 +151,7 @@
           all += 1;
         }
       }
-      status.textContent = `${shown.length} of ${backends.length} backends, ${rows} of ${all} rows`;
+      status.textContent = `The tables show ${shown.length} of ${backends.length} backends, ${rows} of ${all} rows.`;
     }
 
     function reorder() {
@@ -187,7 +187,7 @@
       "form",
       { class: "exengine-tools", role: "search", "aria-label": "Filter the comparison" },
       label(text, "Rows with"),
-      label(name, "Backends with"),
+      label(name, "Backends named"),
       label(order, "Backends"),
       make("label", { for: differ.id, class: "exengine-check" }, differ, " only differences"),
       reset,

@@ -37,10 +37,9 @@ CAPABILITIES = StorageCapabilities(
     checksums=True,
     safety_of_put="written",
     durable_flush=True,
-    pyramids=True,
-    readers=("Micro-Manager", "Pycro-Manager", "ndstorage", "napari-ndtiff", "tifffile", "ImageJ"),
+    readers=("Micro-Manager", "Pycro-Manager", "ndstorage", "napari-ndtiff", "tifffile", "ImageJ", "MATLAB"),
 )
-"""The capabilities of the writer and of all readers."""
+"""The capabilities of the writer and of all readers except that of pyramids."""
 
 INDEX_NAME = "NDTiff.index"
 BACKUP_NAME = INDEX_NAME + ".before-recovery"

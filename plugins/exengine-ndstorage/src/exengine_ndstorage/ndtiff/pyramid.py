@@ -8,6 +8,7 @@ overlap.
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ class PyramidReader(NDTiffReader):
     def __init__(self, path: str) -> None:
         self._levels: dict[int, NDTiffReader] = {0: self}
         super().__init__(path, os.path.join(path, FULL_RESOLUTION))
+        self.capabilities = replace(self.capabilities, pyramids=True)
         for name in sorted(os.listdir(path)):
             match = re.fullmatch(r"Downsampled_x(\d{1,9})", name)
             if match and os.path.isdir(os.path.join(path, name)):
