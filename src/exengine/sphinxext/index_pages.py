@@ -25,8 +25,8 @@ _DESCRIPTION = (
     "Compare all storage backends, and choose one by pixel type, program, safety, compression and size."
 )
 _PYTHON = (
-    "You can load the data of every backend in Python, with numpy, dask or xarray, and watch every dataset on "
-    "a disk with ``exengine view`` while it is written. *Opens in* lists the other programs."
+    "You can load the data of every backend in Python, with numpy, dask or xarray, and watch every dataset "
+    "on a disk with ``exengine view`` while it is written. *Opens in* lists the other programs."
 )
 _POWER = (
     "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` "
