@@ -87,6 +87,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
     for name in ("docs", "demo", "kits", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
     kits = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("plugins/*/tests/test_promises.py"))]
+    kits.append("tests/unit/testing/test_kit_finds_faults.py")
     _seed(state, "kits", commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *kits)])
     shown = [ROOT / "plugins" / name for name in ("exengine-ome-tiff", "exengine-ome-zarr")]
     _seed(state, "interop", commands_pre=[_install(*shown, extra="[test]")])

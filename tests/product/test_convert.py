@@ -29,7 +29,7 @@ from exengine.errors import (
     UnsupportedOperationError,
 )
 
-KILLS = 50 if os.environ.get("EXENGINE_LONG") else 6
+KILLS = 50 if os.environ.get("EXENGINE_LONG") else 3
 _NAMED = os.environ.get("EXENGINE_TEST_DATA")
 _BESIDE = Path(__file__).parents[3] / "shared" / "data"
 DATA = Path(_NAMED) if _NAMED else _BESIDE if _BESIDE.is_dir() else None

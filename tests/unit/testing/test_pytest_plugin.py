@@ -21,16 +21,21 @@ def run_pytest(module, tmp_path):
     folder.mkdir()
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
 
-    def run(*arguments, source=None):
+    def run(*arguments, source=None, with_all_plugins=False):
         if source is not None:
             (folder / "test_mine.py").write_text(textwrap.dedent(source))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        options = ["-p", "no:cacheprovider"]
+        if not with_all_plugins:  # it would take longer to import them than to run the tests
+            environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+            options += ["-p", "exengine.testing.pytest_plugin"]
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, arguments)],
+            [sys.executable, "-m", "pytest", *options, *map(str, arguments)],
             cwd=folder,
             capture_output=True,
             text=True,
             timeout=100,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            env=environment,
             check=False,
         )
 
@@ -38,7 +43,8 @@ def run_pytest(module, tmp_path):
 
 
 def test_the_kit_runs_in_an_empty_folder_and_writes_results(run_pytest, tmp_path):
-    done = run_pytest("--exengine-backend", "plain", "--exengine-results", tmp_path / "out.json", "-k", FAST)
+    options = ("--exengine-backend", "plain", "--exengine-results", tmp_path / "out.json", "-k", FAST)
+    done = run_pytest(*options, with_all_plugins=True)
     assert done.returncode == 0, done.stdout
     results = read_results(tmp_path / "out.json")
     assert (results["backend"], results["distribution"], results["version"]) == (
@@ -145,7 +151,7 @@ def test_without_its_options_the_plugin_adds_nothing_and_imports_nothing_heavy(r
             assert ours == ["exengine", "exengine.testing", "exengine.testing.pytest_plugin"]
             assert not {"numpy", "yaml", "pydantic", "hypothesis.strategies"} & set(sys.modules)
     """
-    done = run_pytest("-p", "no:hypothesispytest", "-p", "no:zarr", source=source)
+    done = run_pytest(source=source)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
