@@ -13,6 +13,8 @@ from exengine.errors import DatasetDamagedError, MetadataError
 from exengine_ndstorage.ndtiff import sizes
 from exengine_ndstorage.ndtiff.format import header
 
+pytestmark = pytest.mark.once
+
 PROGRAM = """
 import json, os, sys
 import exengine

@@ -69,6 +69,7 @@ def killed(tmp_path, copy_at_rest):
     return killed
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("frames", [1, 6, 11, 12, 13, 23, 24])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_continued_dataset_has_every_frame_and_is_as_good_as_one_written_at_once(
@@ -97,6 +98,7 @@ def test_a_continued_dataset_has_every_frame_and_is_as_good_as_one_written_at_on
     dataset.close()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("frames", [1, 13])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_dataset_that_was_finished_early_is_continued(tmp_path, variant, frames, by_zarr):
