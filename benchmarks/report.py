@@ -126,7 +126,8 @@ def summary(rows: Sequence[Row]) -> str:
         named = "; ".join(f"{row['name']} ({row['value']:g} {row['unit']}, {row['goal']})" for row in missed)
         text += f" Missed: {named}."
     if void := by_outcome["void"]:
-        text += f" Void, because the reference differs from itself: {'; '.join(row['name'] for row in void)}."
+        named = "; ".join(row["name"] for row in void)
+        text += f" Void, because repeated measurements of the reference differ too much: {named}."
     return text
 
 
