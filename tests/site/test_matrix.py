@@ -213,6 +213,8 @@ def test_a_program_that_does_not_read_a_compression_method_does_not_count_for_it
     pick(matrix, "reader", "MATLAB")
     pick(matrix, "compression", "any method")
     assert answer(matrix) == "1 of 5 meets all requirements: hdf5 with compression: gzip."
+    config = "storage:\n  backend: hdf5\n  path: data/run.h5\n  options: {compression: gzip}"
+    assert matrix.one(".exengine-config").text == config
 
 
 def test_the_requirements_are_in_the_address(matrix):

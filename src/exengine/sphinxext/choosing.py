@@ -4,8 +4,11 @@ Both are derived from the declared capabilities, the variants and the results of
 available for any backend. The script ``exengine-choose.js`` reads the data.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from exengine.checks.conformance import Results
 from exengine.checks.report import PluginReport
@@ -34,13 +37,39 @@ def choices(pages: Mapping[str, PluginReport]) -> list[dict[str, Any]]:
         assert cls is not None and issubclass(cls, DataStorage)
         results = report.results
         base = {"name": report.record.name, "page": f"{page}.html"}
-        found.append({**base, "options": "", **_facts(cls, cls.capabilities, {}, results)})
+        sets: list[tuple[str, StorageCapabilities, Mapping[str, Any], Results | None]] = [
+            ("", cls.capabilities, {}, results)
+        ]
         for one in option_sets(cls):
             of_variant = results.variants.get(one.name) if results else None
-            found.append(
-                {**base, "options": one.text, **_facts(cls, one.capabilities, one.options, of_variant)}
-            )
+            sets.append((one.text, one.capabilities, one.options, of_variant))
+        for text, capabilities, options, measured in sets:
+            config = config_text(report.record.name, capabilities, options)
+            facts = _facts(cls, capabilities, options, measured)
+            found.append({**base, "options": text, "config": config, **facts})
     return found
+
+
+def config_text(name: str, capabilities: StorageCapabilities, options: Mapping[str, Any]) -> str:
+    """Return the section of a config that selects a backend with some options.
+
+    Examples
+    --------
+    >>> able = StorageCapabilities(persistent=True, path_suffixes=(".shelf",))
+    >>> print(config_text("shelf", able, {"codec": "zstd"}))
+    storage:
+      backend: shelf
+      path: data/run.shelf
+      options: {codec: zstd}
+    """
+    suffix = capabilities.path_suffixes[0] if capabilities.path_suffixes else ""
+    path = options.get("path", f"data/run{suffix}")
+    lines = ["storage:", f"  backend: {name}"]
+    if capabilities.persistent:
+        lines.append(f"  path: {path}")
+    if chosen := {key: value for key, value in options.items() if key != "path"}:
+        lines.append(f"  options: {yaml.safe_dump(chosen, default_flow_style=True, width=math.inf).strip()}")
+    return "\n".join(lines)
 
 
 def _facts(

@@ -196,6 +196,12 @@
           make("p", {}, count, make("strong", {}, ...joined(links(shown))), "."),
           make("p", { class: "exengine-understood" }, understood),
         );
+        if (names.size === 1) {
+          answer.append(
+            make("p", { class: "exengine-in-config" }, "In the config:"),
+            make("pre", { class: "exengine-config" }, shown[0].config),
+          );
+        }
       }
       for (const row of table.tBodies[0].rows) {
         const name = row.cells[0].textContent.trim();
