@@ -179,7 +179,8 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (able.persistent and not able.compression, "frames must be compressed"),
         (
             issubclass(cls, SpooledStorage),
-            "the disk cannot hold all pixels twice, or finish must be quick: only finish writes the file",
+            "the disk has no room for all pixels twice, or finish must be quick: it builds the file from a spool, "
+            "which keeps the frames until then (recover builds the file after a crash)",
         ),
     ]  # fmt: skip
     return [reason for applies, reason in reasons if applies]
