@@ -19,7 +19,12 @@ from exengine.kernel.wording import either
 from exengine.sphinxext.option_sets import compression_with, declared_variants, option_sets
 from exengine.sphinxext.rst import escape, table
 
-_MOST_NAMES = 5
+_MOST_NAMES, _MOST_PROGRAMS = 5, 7
+_SPOOLED = (
+    "the disk has no room for all pixels twice, or finish must be quick: it builds the file from a spool, "
+    "which keeps the frames until then (recover builds the file after a crash)"
+)
+_LATER = " (other programs then see frames later)"
 _FIJI = ("ImageJ", "Bio-Formats")  # Fiji opens what these two open, because it contains them
 
 
@@ -127,9 +132,12 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
     'frames must be compressed, with gzip'
     """
     able, sets = cls.capabilities, option_sets(cls)
+    compressed = [one for one in sets if compression_with(cls, one.options)]
+    hidden = able.live_readers and any(not one.capabilities.live_readers for one in compressed)
+    later = _LATER if hidden else ""
     reasons = [
         (not able.persistent, "the frames are needed only while the program runs"),
-        (bool(able.readers), f"the data must open in {_some(able.readers)}"),
+        (bool(able.readers), f"the data must open in {_some(able.readers, _MOST_PROGRAMS)}"),
         (bool(able.live_readers), f"{_some(able.live_readers)} must see frames during the acquisition"),
         (able.dtypes is None, "pixels can have any type"),
         (
@@ -139,7 +147,7 @@ def reasons_for(cls: type[DataStorage]) -> list[str]:
         (not able.same_shape, "frames differ in shape or pixel type"),
         (any(one.capabilities.remote for one in sets), "the data go to object storage, at a URL"),
         (able.pyramids, "images are so large that they need resolution levels"),
-        (bool(able.compression), f"frames must be compressed, with {_some(able.compression)}"),
+        (bool(able.compression), f"frames must be compressed, with {_some(able.compression)}{later}"),
     ]
     return [reason for applies, reason in reasons if applies]
 
@@ -179,14 +187,13 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (able.persistent and not able.compression, "frames must be compressed"),
         (
             issubclass(cls, SpooledStorage),
-            "the disk has no room for all pixels twice, or finish must be quick: it builds the file from a spool, "
-            "which keeps the frames until then (recover builds the file after a crash)",
+            _SPOOLED,
         ),
     ]  # fmt: skip
     return [reason for applies, reason in reasons if applies]
 
 
-def _some(names: tuple[str, ...], word: str = "or") -> str:
-    """Return up to five names, joined by commas and a conjunction."""
-    shown = names[:_MOST_NAMES] if len(names) <= _MOST_NAMES else (*names[: _MOST_NAMES - 1], "others")
-    return f" {word} ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
+def _some(names: tuple[str, ...], most: int = _MOST_NAMES) -> str:
+    """Return the first names, joined by commas and ``or``."""
+    shown = names if len(names) <= most else (*names[: most - 1], "others")
+    return " or ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

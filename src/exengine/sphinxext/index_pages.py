@@ -29,7 +29,8 @@ _PYTHON = (
     "on a disk with ``exengine view`` while it is written. *Opens in* lists the other programs."
 )
 _POWER = (
-    "Frames that were put before a durable flush or ``finish`` survive a power cut. ``exengine acquire`` "
+    "*Frames survive* is about stored frames, for which ``put`` has returned. Frames that were put before a "
+    "durable flush or ``finish`` survive a power cut, too. ``exengine acquire`` "
     "calls ``finish`` at the end of the run; with ``handler: {sync_every_s: 10}`` in the config, it also "
     "makes a durable flush every 10 seconds. In Python, call ``storage.flush(durable=True)`` at any time."
 )
