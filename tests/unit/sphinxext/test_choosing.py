@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from exengine.base_classes import SpooledStorage, StorageCapabilities
+from exengine.sphinxext.choosing import reasons_against
 from exengine.testing.results import TestReport, make_results, write_results
 
 SHELF = "capabilities = StorageCapabilities(persistent=True, dtypes=('uint8',), readers=('Fiji',), same_shape=True)"
@@ -121,3 +123,17 @@ def test_what_holds_with_the_default_options_only_is_not_promised_for_compressio
     }
     page = found.text("usage/backends/shelf")
     assert "none, with codec: zstd or gzip or with path: s3://bucket/dataset" in page
+    configs = {one["options"]: one["config"] for one in entries}
+    section = "storage:\n  backend: shelf\n  path: {}\n".format
+    assert configs["codec: zstd"] == section("data/run") + "  options: {codec: zstd}"
+    assert configs["path: s3://bucket/dataset"] == section("s3://bucket/dataset").strip()
+    _, choose, _ = row(found, "shelf")
+    assert "frames must be compressed, with zstd or gzip (other programs then see frames later)" in choose
+
+
+def test_what_a_single_file_costs_is_a_reason_against_it():
+    class Shelf(SpooledStorage):
+        capabilities = StorageCapabilities(persistent=True)
+
+    text = "the disk has no room for all pixels twice, or finish must be quick"
+    assert any(reason.startswith(text) for reason in reasons_against(Shelf))
