@@ -41,7 +41,7 @@ extensions = [
     "code_pages",
     "figures",
     "round_trips",
-    "unchanged_sources",
+    "quick_rebuilds",
 ]
 exclude_patterns = ["_benchmarks", "_build", "_ext", "_plugins", "how-to/my-backend"]
 nitpicky = True
