@@ -127,7 +127,8 @@ def summary(rows: Sequence[Row]) -> str:
         text += f" Missed: {named}."
     if void := by_outcome["void"]:
         named = "; ".join(row["name"] for row in void)
-        text += f" Void, because repeated measurements of the reference differ too much: {named}."
+        many = "1 figure is" if len(void) == 1 else f"{len(void)} figures are"
+        text += f" {many} void, because repeated measurements of the reference differ too much: {named}."
     return text
 
 
