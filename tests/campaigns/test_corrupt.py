@@ -3,8 +3,8 @@
 import pytest
 
 
-def test_250_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(campaign, figure):
-    code, text = campaign("--count", 250)
+def test_120_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(campaign, figure):
+    code, text = campaign("--count", 120)
     assert code == 0, text
     for name in (
         "hangs",
@@ -13,30 +13,30 @@ def test_250_damaged_datasets_end_in_frames_that_are_right_or_in_errors_of_ours(
         "damaged frames returned as good",
     ):
         assert figure(text, name) == 0
-    assert figure(text, "frames read and equal") > 250
-    assert figure(text, "frames reported as damaged") > 50
+    assert figure(text, "frames read and equal") > 120
+    assert figure(text, "frames reported as damaged") > 20
     assert figure(text, "most memory, MiB") < 1024
 
 
-def test_120_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_errors_of_ours(
+def test_60_damaged_datasets_of_ome_zarr_end_in_frames_that_are_right_or_in_errors_of_ours(
     campaign, figure, variant
 ):
-    code, text = campaign("--count", 120, *variant)
+    code, text = campaign("--count", 60, *variant)
     assert code == 0, text
     for name in ("hangs", "crashes of the interpreter", "damaged frames returned as good"):
         assert figure(text, name) == 0
-    assert figure(text, "frames reported as damaged") > 20
+    assert figure(text, "frames reported as damaged") > 10
 
 
 @pytest.mark.parametrize("backend", ["hdf5", "ome-tiff"])
-def test_100_damaged_datasets_of_one_file_end_in_frames_that_are_right_or_in_errors_of_ours(
+def test_50_damaged_datasets_of_one_file_end_in_frames_that_are_right_or_in_errors_of_ours(
     campaign, figure, backend
 ):
-    code, text = campaign("--count", 100, "--backend", backend)
+    code, text = campaign("--count", 50, "--backend", backend)
     assert code == 0, text
     for name in ("hangs", "crashes of the interpreter", "damaged frames returned as good"):
         assert figure(text, name) == 0
-    assert figure(text, "frames read and equal") > 150 and figure(text, "frames reported as damaged") > 5
+    assert figure(text, "frames read and equal") > 70 and figure(text, "frames reported as damaged") > 0
 
 
 def test_a_reader_of_one_file_that_compares_no_checksums_is_found_out(campaign, figure):

@@ -3,25 +3,25 @@
 import pytest
 
 
-def test_after_50_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(
+def test_after_30_kills_no_acknowledged_frame_is_lost_none_is_torn_and_each_dataset_recovers(
     campaign, figure
 ):
-    code, text = campaign("--count", 50)
+    code, text = campaign("--count", 30)
     assert code == 0, text
-    assert figure(text, "kills") == 50
-    assert figure(text, "frames acknowledged") > 250
+    assert figure(text, "kills") == 30
+    assert figure(text, "frames acknowledged") > 150
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, "recovered") > 25
+    assert figure(text, "recovered") > 15
 
 
 def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(campaign, figure, variant):
-    code, text = campaign("--count", 15, *variant)
+    code, text = campaign("--count", 10, *variant)
     assert code == 0, text
-    assert figure(text, "kills") == 15
-    assert figure(text, "frames acknowledged") > 60
+    assert figure(text, "kills") == 10
+    assert figure(text, "frames acknowledged") > 40
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, "recovered") > 2 and figure(text, "recovered in place") > 2
-    assert figure(text, "frames read by others, recovered in place") > 25
+    assert figure(text, "recovered") > 1 and figure(text, "recovered in place") > 1
+    assert figure(text, "frames read by others, recovered in place") > 15
     assert ("at once" in text) == (len(variant) == 2)
 
 
@@ -29,11 +29,11 @@ def test_no_acknowledged_frame_of_ome_zarr_is_lost_and_other_programs_see_each(c
 def test_no_acknowledged_frame_of_one_file_is_lost_and_its_reader_opens_each_recovered_dataset(
     campaign, figure, backend, reader
 ):
-    code, text = campaign("--count", 15, "--backend", backend)
+    code, text = campaign("--count", 10, "--backend", backend)
     assert code == 0, text
-    assert figure(text, "kills") == 15
+    assert figure(text, "kills") == 10
     assert figure(text, "frames lost") == figure(text, "frames torn or wrong") == 0
-    assert figure(text, f"recovered and read by {reader}") > 3
+    assert figure(text, f"recovered and read by {reader}") > 2
 
 
 def test_the_library_alone_loses_acknowledged_frames_or_the_campaign_is_blind(campaign, figure):
