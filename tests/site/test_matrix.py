@@ -164,7 +164,7 @@ def pick(matrix, name, text):
 
 
 def answer(matrix):
-    return matrix.one(".exengine-answer p").text
+    return matrix.find(".exengine-answer p")[0].text
 
 
 def answers(matrix):
