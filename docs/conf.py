@@ -102,3 +102,17 @@ html_theme_options = {
     "pygments_dark_style": "github-dark-high-contrast",
 }
 html_sidebars = {page: [] for page in ("index", "tutorials/first_acquisition", "changelog")}
+
+
+def _leave_out_doctrees(app):
+    """Leave Sphinx's own files out of an EPUB; they are below the output unless another folder is named."""
+    output, own = Path(app.outdir), Path(app.doctreedir)
+    if app.builder.name == "epub" and own.is_relative_to(output):
+        found = [str(file.relative_to(output)) for file in own.rglob("*") if file.is_file()]
+        app.config.epub_exclude_files = [*app.config.epub_exclude_files, *found]
+    return []
+
+
+def setup(app):
+    """Connect to Sphinx, which calls this function."""
+    app.connect("html-collect-pages", _leave_out_doctrees)
