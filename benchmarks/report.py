@@ -119,16 +119,19 @@ def as_rst(rows: Sequence[Row], script: str) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Return a paragraph that counts the goals that are met, and names those that are missed."""
+    """Return a paragraph that counts the goals that are met, and a list of those that are missed."""
     by_outcome = {kind: [row for row in rows if outcome(row) == kind] for kind in STYLES}
     text = f"{len(by_outcome['met'])} of {len(rows)} goals are met."
     if missed := by_outcome["missed"]:
-        named = "; ".join(f"{row['name']} ({row['value']:g} {row['unit']}, {row['goal']})" for row in missed)
-        text += f" Missed: {named}."
+        named = "\n".join(
+            f"* {row['name']} ({row['value']:g} {row['unit']}, {row['goal']})" for row in missed
+        )
+        text += f" Missed:\n\n{named}"
     if void := by_outcome["void"]:
         named = "; ".join(row["name"] for row in void)
         many = "1 figure is" if len(void) == 1 else f"{len(void)} figures are"
-        text += f" {many} void, because repeated measurements of the reference differ too much: {named}."
+        text += "\n\n" if missed else " "
+        text += f"{many} void, because repeated measurements of the reference differ too much: {named}."
     return text
 
 
