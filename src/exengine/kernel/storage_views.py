@@ -54,7 +54,13 @@ class StorageViews:
                 f"the frames of {type(self).__name__} cannot be viewed as one array without a copy; call "
                 "np.asarray(...) without copy=False"
             )
-        pixels = self.as_array()
+        try:
+            pixels = self.as_array()
+        except UnsupportedOperationError as error:
+            read = getattr(error, "read_all_frames", None)  # all that is missing is dask
+            if read is None:
+                raise
+            pixels = read()
         return np.asarray(pixels, dtype=dtype)
 
     def as_array(

@@ -1,5 +1,7 @@
 """Numpy, Python and notebooks ask a storage for its pixels, its text and its table."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -24,25 +26,35 @@ def made(disk_storage, tmp_path):
     return make
 
 
-def test_asarray_gives_the_pixels_of_as_array(made):
-    pytest.importorskip("dask.array")
+@pytest.fixture(params=["with dask", "without dask"])
+def dask(request, monkeypatch):
+    """Run a test with dask, and as if dask were not installed."""
+    if request.param == "with dask":
+        return pytest.importorskip("dask.array")
+    monkeypatch.setitem(sys.modules, "dask.array", None)
+    return None
+
+
+def test_asarray_gives_the_pixels_of_as_array(made, dask):
     dataset = made()
     pixels = np.asarray(dataset)
     assert pixels.shape == (2, 2, 3, 4) and pixels.dtype == np.uint16
-    assert np.array_equal(pixels, dataset.as_array().compute())
-    assert pixels[1, 0, 0, 0] == 2
+    assert [pixels[place].max() for place in np.ndindex(2, 2)] == [0, 1, 2, 3]
+    if dask:
+        assert np.array_equal(pixels, dataset.as_array().compute())
+    else:
+        with pytest.raises(UnsupportedOperationError, match="as_array needs dask; install it with"):
+            dataset.as_array()
     assert np.asarray(dataset, dtype=np.float32).dtype == np.float32
     assert np.array(dataset).flags.writeable
 
 
-def test_asarray_of_a_sparse_dataset_is_an_error_that_names_the_gap(made):
-    pytest.importorskip("dask.array")
+def test_asarray_of_a_sparse_dataset_is_an_error_that_names_the_gap(made, dask):
     with pytest.raises(CoordinatesNotFoundError, match=r"1 frame is missing.*'time': 0, 'channel': 'FITC'"):
         np.asarray(made(1))
 
 
-def test_asarray_of_frames_of_different_dtypes_is_an_error(made):
-    pytest.importorskip("dask.array")
+def test_asarray_of_frames_of_different_dtypes_is_an_error(made, dask):
     with pytest.raises(UnsupportedOperationError, match="cannot form one array"):
         np.asarray(made(dtypes=(np.uint16, np.uint16, np.uint8, np.uint16)))
 

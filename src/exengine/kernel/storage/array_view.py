@@ -33,12 +33,6 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     OptionError
         If ``missing`` is not a value that can replace a frame.
     """
-    try:
-        import dask.array as da
-    except ImportError:
-        raise UnsupportedOperationError(
-            "as_array needs dask; install it with: pip install 'dask[array]'"
-        ) from None
     positions = storage.axes
     order = tuple(positions) if axes is None else tuple(axes)
     if sorted(order) != sorted(positions):
@@ -58,8 +52,13 @@ def as_array(storage: DataStorage, axes: Iterable[str] | None, missing: Any) -> 
     refuse_filler(missing, example.dtype)
     masked = isinstance(missing, str) and missing == "mask"
     meta = np.ma.empty((0,) * (len(order) + example.ndim), example.dtype) if masked else None
+    read = _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str)
+    try:
+        import dask.array as da
+    except ImportError:
+        raise _NoDaskError(read, shape, example) from None
     return da.map_blocks(  # type: ignore[no-untyped-call]
-        _ReadBlock(storage, order, values, missing, example.shape, example.dtype.str),
+        read,
         name=f"exengine-frames-{uuid.uuid4().hex}",  # otherwise dask pickles the storage to derive a name
         dtype=example.dtype,
         chunks=tuple((1,) * size for size in shape) + tuple((size,) for size in example.shape),
@@ -125,6 +124,21 @@ def refuse_filler(missing: Any, dtype: "np.dtype[Any]") -> None:
         raise OptionError(
             f"missing must be 'raise', 'mask' or a number that {dtype} can represent, got {missing!r:.60}"
         )
+
+
+class _NoDaskError(UnsupportedOperationError):
+    """Raised if dask is not installed. The pixels can still be read into memory, which does not need dask."""
+
+    def __init__(self, read: "_ReadBlock", shape: tuple[int, ...], example: npt.NDArray[Any]) -> None:
+        super().__init__("as_array needs dask; install it with: pip install 'dask[array]'")
+        self._read, self._shape, self._example = read, shape, example
+
+    def read_all_frames(self) -> npt.NDArray[Any]:
+        """Return the array ``(*axes, *frame)`` in memory."""
+        pixels = np.empty(self._shape + self._example.shape, self._example.dtype)
+        for places in np.ndindex(*self._shape):
+            pixels[places] = self._read(places)[(0,) * len(places)]
+        return pixels
 
 
 class _ReadBlock:
