@@ -138,12 +138,13 @@ class HelperThread:
             started.end()
         return worker
 
-    def end(self) -> None:
+    # A reader that was left open may call this after the interpreter has emptied this module.
+    def end(self, *, _getpid: Callable[[], int] = os.getpid) -> None:
         """Stop the thread, and wait until it has ended. The method is idempotent.
 
         A later call to :meth:`begin` starts a new thread. No other thread may start a job during this call.
         """
-        worker = self._workers.pop(os.getpid(), None)
+        worker = self._workers.pop(_getpid(), None)
         if worker is not None:
             worker.end()
 
