@@ -301,7 +301,7 @@ def faulty(tmp_path_factory, make_site):
 
 @pytest.fixture
 def site(faulty, on_path, monkeypatch):
-    """Install every faulty plugin, and a good one, beside what is really installed."""
+    """Make every faulty plugin, and a good one, available in addition to the installed plugins."""
     on_path(faulty)
     monkeypatch.setattr(plugins, "BACKENDS", PluginRegistry(BACKENDS_GROUP, "backend"))
     return faulty

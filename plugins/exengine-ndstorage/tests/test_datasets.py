@@ -18,6 +18,7 @@ from exengine.errors import (
     StorageClosedError,
     UnsupportedOperationError,
 )
+from exengine_ndstorage.ndtiff import NDTiffStorage
 
 PLAIN = ["v3/12_bit_pycromanager_mda", "v3/ndtiff3.2_monochrome", "v3/ndtiffv3.0_test"]
 PYRAMIDS = ["v3/ndtiffv3.0_stitched_test", "v3/ndtiff3.2_magellan_explore_rgb"]
@@ -75,6 +76,7 @@ def sorted_items(mapping):
 def test_a_pyramid_gives_its_levels(name, frames_per_level, example_data, opened, oracle):
     dataset, other = opened(example_data / name), oracle(example_data / name)
     assert dataset.resolution_levels == tuple(range(len(frames_per_level)))
+    assert dataset.capabilities.pyramids and not NDTiffStorage.capabilities.pyramids
     for number, frames in enumerate(frames_per_level):
         tiles = dataset.level(number)
         assert len(tiles) == frames

@@ -185,10 +185,7 @@ def reasons_against(cls: type[DataStorage]) -> list[str]:
         (accepted, "a frame must survive a program crash from the moment put returns"),
         (able.persistent and not able.checksums, "damaged frames must be detected"),
         (able.persistent and not able.compression, "frames must be compressed"),
-        (
-            issubclass(cls, SpooledStorage),
-            _SPOOLED,
-        ),
+        (issubclass(cls, SpooledStorage), _SPOOLED),
     ]  # fmt: skip
     return [reason for applies, reason in reasons if applies]
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from exengine.kernel.errors import describe
 from exengine.kernel.registry import plugins
-from exengine.kernel.system.fork_server import Forked, fork, serve
+from exengine.kernel.system.fork_server import Forked, Task, fork, serve
 from exengine.testing.promises import NotRun, PromiseBrokenError
 from exengine.testing.subject import Model, Subject, coordinates_of, status_of
 
@@ -193,7 +193,8 @@ def _started(
         module = sys.modules.get(subject.cls.__module__)
         constant = {name: value for name, value in environment.items() if name != _VARIES}
         key = (module, os.getcwd(), constant)
-        forked = fork("kit", key, [*command, "serve", text], verb, text, errors.fileno(), environment)
+        task = Task(verb, text, environment, errors.fileno())
+        forked = fork("kit", key, [*command, "serve", text], task)
         if forked is not None:
             return forked
     return subprocess.Popen(

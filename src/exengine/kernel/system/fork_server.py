@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 _START_S = 60.0
@@ -38,6 +39,32 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 class ThreadStartedError(Exception):
     """Raised when a package that the server imported has started a thread; the argument names the package."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a fork does, and in which surroundings.
+
+    Parameters
+    ----------
+    verb, text : str
+        The task and its specification.
+    environment : dict
+        The environment of the process.
+    errors : int or None
+        The descriptor to which the process writes its errors; None for that of its output.
+    folder : str, optional
+        The working folder of the process. The default is that of this process.
+    own_session : bool, optional
+        Whether the process starts a session, and so a process group, of its own.
+    """
+
+    verb: str
+    text: str
+    environment: dict[str, str]
+    errors: int | None = None
+    folder: str | None = None
+    own_session: bool = False
 
 
 class Forked:
@@ -58,17 +85,7 @@ class Forked:
         If the server has ended.
     """
 
-    def __init__(
-        self,
-        server: "Server",
-        verb: str,
-        text: str,
-        errors: int | None,
-        environment: dict[str, str],
-        folder: str | None = None,
-        *,
-        own_session: bool = False,
-    ) -> None:
+    def __init__(self, server: "Server", task: Task) -> None:
         self._server = server
         self._code: int | None = None
         own_in, stdin = os.pipe()
@@ -76,14 +93,8 @@ class Forked:
         self._status, own_status = os.pipe()
         self.stdin = open(stdin, "w", encoding="utf-8")  # noqa: SIM115 - closed by the owner
         self.stdout = open(stdout, encoding="utf-8")  # noqa: SIM115 - closed by the owner
-        request = {
-            "verb": verb,
-            "text": text,
-            "environment": environment,
-            "folder": folder or os.getcwd(),
-            "own_session": own_session,
-        }
-        streams = [own_in, own_out, own_out if errors is None else errors]
+        request = {**vars(task), "folder": task.folder or os.getcwd()}
+        streams = [own_in, own_out, own_out if task.errors is None else task.errors]
         try:
             server.ask(request, [*streams, own_status])
         except OSError:
@@ -223,18 +234,7 @@ _servers: dict[str, tuple[object, Server]] = {}
 _starting = threading.Lock()
 
 
-def fork(
-    use: str,
-    key: object,
-    command: list[str],
-    verb: str,
-    text: str,
-    errors: int | None,
-    environment: dict[str, str],
-    folder: str | None = None,
-    *,
-    own_session: bool = False,
-) -> Forked | None:
+def fork(use: str, key: object, command: list[str], task: Task) -> Forked | None:
     """Fork a process for a task. Return None if the task needs a separate process.
 
     Parameters
@@ -244,17 +244,9 @@ def fork(
     key : object
         A value to compare. A different value requires a new server.
     command : list of str
-        The command of the server, as for :class:`Server`.
-    verb, text : str
-        The task and its specification.
-    errors : int or None
-        The descriptor to which the process writes its errors; None for that of its output.
-    environment : dict
-        The environment of the process.
-    folder : str, optional
-        The working folder of the process. The default is that of this process.
-    own_session : bool, optional
-        Whether the process starts a session, and so a process group, of its own.
+        The command of the server, as for :class:`Server`, which starts in the environment of the task.
+    task : Task
+        The task.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -263,10 +255,10 @@ def fork(
         if use not in _servers or _servers[use][0] != key:
             if use in _servers:
                 _servers.pop(use)[1].stop()
-            _servers[use] = key, Server(command, environment)
+            _servers[use] = key, Server(command, task.environment)
         while (server := _servers[use][1]).usable:
             try:
-                return Forked(server, verb, text, errors, environment, folder, own_session=own_session)
+                return Forked(server, task)
             except ThreadStartedError as started:
                 _servers[use] = key, server.again(str(started))
             except OSError:

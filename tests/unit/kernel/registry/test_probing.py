@@ -203,7 +203,8 @@ def test_the_child_does_not_import_what_lies_in_the_current_folder(probe, tmp_pa
     assert probe(GOOD)[0].state == "valid"
 
 
-def test_an_interrupt_by_the_user_stops_probing_and_leaves_no_child(make_distribution, tmp_path, run_python):
+@pytest.mark.parametrize("whole_group", [False, True], ids=["a signal", "Ctrl-C in a terminal"])
+def test_an_interrupt_by_the_user_stops_probing_and_leaves_no_child(make_distribution, tmp_path, whole_group):
     mark = tmp_path / "pid"
     source = f"import os, pathlib\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n{ENDLESS}"
     make_distribution("exengine-faulty", {"faulty": "exengine_faulty:Good"}, source)
@@ -217,9 +218,13 @@ def test_an_interrupt_by_the_user_stops_probing_and_leaves_no_child(make_distrib
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        start_new_session=True,
     )
     wait_for(lambda: mark.is_file() and mark.read_text())
-    child.send_signal(signal.SIGINT)
+    if whole_group:  # also the process that forks the children
+        os.killpg(child.pid, signal.SIGINT)
+    else:
+        child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=8)[0].startswith("interrupted")
     wait_for(lambda: not alive(int(mark.read_text())))
 

@@ -44,9 +44,8 @@ def start(tmp_path):
 
         def start(text, own_session=False):
             command, environment = [sys.executable, "-c", SERVE], dict(os.environ)
-            return fork_server.fork(
-                "test", "a", command, "verb", text, errors.fileno(), environment, own_session=own_session
-            )
+            task = fork_server.Task("verb", text, environment, errors.fileno(), own_session=own_session)
+            return fork_server.fork("test", "a", command, task)
 
         yield start
         fork_server.stop_servers()
@@ -151,7 +150,9 @@ def test_if_the_server_cannot_fork_each_process_starts_on_its_own(start, tmp_pat
         "-c",
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport usercustomize\n{SERVE}",
     ]
-    assert fork_server.fork("test", "b", command, "verb", "pass", 2, dict(os.environ)) is None
+    assert (
+        fork_server.fork("test", "b", command, fork_server.Task("verb", "pass", dict(os.environ), 2)) is None
+    )
 
 
 def test_forks_draw_different_random_numbers(start):
