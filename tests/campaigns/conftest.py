@@ -1,4 +1,7 @@
-"""Short runs of the fault campaigns. For the long runs, see ``faults-*`` in ``tox.ini``."""
+"""Short runs of the fault campaigns. For the long runs, see ``faults-*`` in ``tox.ini``.
+
+``tox -e nightly`` runs each case. Otherwise, some cases are tested with one backend, and ome-zarr without compression.
+"""
 
 import os
 import re
@@ -37,7 +40,7 @@ def cannot_run():
     return end
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=VARIANTS if NIGHTLY else ["ome-zarr"])
 def variant(request):
     """Return the arguments of a backend, one backend after another."""
     return VARIANTS[request.param]

@@ -1,20 +1,15 @@
 """Acquisitions that are killed and continued, in short: the campaign of ``resumed.py``, and that it sees faults."""
 
 import pytest
+from conftest import VARIANTS
+from results import NIGHTLY
+
+BACKENDS = {**VARIANTS, "hdf5": ("--backend", "hdf5"), "ndtiff": ("--backend", "ndtiff")}
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        (),
-        ("--backend", "ome-zarr"),
-        ("--backend", "ome-zarr", "--option", "codec=blosc-lz4"),
-        ("--backend", "hdf5"),
-    ],
-    ids=["ndtiff", "none", "blosc-lz4", "hdf5"],
-)
+@pytest.mark.parametrize("backend", BACKENDS if NIGHTLY else [*BACKENDS][1:])
 def test_an_acquisition_that_is_killed_and_continued_has_every_frame_once(campaign, figure, backend):
-    code, text = campaign("--count", 3, *backend)
+    code, text = campaign("--count", 3, *BACKENDS[backend])
     assert code == 0, text
     assert figure(text, "kills") >= 3 and figure(text, "frames planned") > 100
     assert figure(text, "frames missing") == figure(text, "frames wrong") == 0

@@ -1,6 +1,6 @@
 """Sequences as people may write them, carried out as they are stated or refused before the run (S1, S2, S3).
 
-``EXENGINE_FIELD`` is the number of sequences; without it 50, and a tenth of 200 interrupts.
+``EXENGINE_FIELD`` is the number of sequences; without it 30, and a tenth of 200 interrupts.
 """
 
 import _thread
@@ -21,7 +21,7 @@ from exengine_micromanager import MicroManagerSource
 from exengine_micromanager import engine as engine_module
 from exengine_micromanager.plan_checks import DEVICE_RULES
 
-SEQUENCES = int(os.environ.get("EXENGINE_FIELD", "50"))
+SEQUENCES = int(os.environ.get("EXENGINE_FIELD", "30"))
 INTERRUPTS = 200 if "EXENGINE_FIELD" in os.environ else 20
 SEED = int(os.environ.get("EXENGINE_FIELD_SEED", "13"))
 MOST_REFUSED = 0.3 if SEQUENCES >= 500 else 0.45  # chance counts where few are drawn

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from exengine.errors import (
 )
 from exengine_ndstorage.ndtiff import NDTiffStorage
 
+LONG = bool(os.environ.get("EXENGINE_LONG"))
 PLAIN = ["v3/12_bit_pycromanager_mda", "v3/ndtiff3.2_monochrome", "v3/ndtiffv3.0_test"]
 PYRAMIDS = ["v3/ndtiffv3.0_stitched_test", "v3/ndtiff3.2_magellan_explore_rgb"]
 VERSION_2 = "v2/ndtiffv2.0_test"
@@ -151,7 +153,7 @@ def test_a_level_that_is_damaged_makes_the_pyramid_damaged(example_data, tmp_pat
 
 def test_version_2_has_the_same_order_of_axes_under_every_hash_seed(example_data, run_python):
     program = "import sys, exengine; d = exengine.open_dataset(sys.argv[1]); print(d.axes, [dict(c.items()) for c in d])"
-    orders = {run_python(program, example_data / VERSION_2, PYTHONHASHSEED=seed) for seed in "0123"}
+    orders = {run_python(program, example_data / VERSION_2, PYTHONHASHSEED=seed) for seed in ("0123" if LONG else "01")}
     assert len(orders) == 1
     assert "Reading" not in orders.pop()
 

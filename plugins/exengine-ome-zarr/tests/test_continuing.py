@@ -1,4 +1,10 @@
-"""``OmeZarrStorage.resume``: a second writer continues the dataset of one that died."""
+"""``OmeZarrStorage.resume``: a second writer continues the dataset of one that died.
+
+``EXENGINE_LONG=1`` continues after each number of frames in each variant. Otherwise, every second case is tested.
+"""
+
+import itertools
+import os
 
 import numpy as np
 import pytest
@@ -25,6 +31,8 @@ VARIANTS = {
     "small frames in a chunk": {"frames_per_chunk": 4, "shard": 8},
     "pyramid": {"shard": 4, "pyramid": "mean"},
 }
+CASES = [*itertools.product(VARIANTS, [1, 6, 11, 12, 13, 23, 24])]
+CHOSEN = CASES if os.environ.get("EXENGINE_LONG") else CASES[::2]
 
 
 def frame(number, size=20):
@@ -70,8 +78,7 @@ def killed(tmp_path, copy_at_rest):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("frames", [1, 6, 11, 12, 13, 23, 24])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "frames"), CHOSEN)
 def test_a_continued_dataset_has_every_frame_and_is_as_good_as_one_written_at_once(
     killed, variant, frames, by_zarr
 ):

@@ -1,4 +1,7 @@
-"""``finish`` leaves shards that every program reads, keeps no unused space, and may be killed at any step."""
+"""``finish`` leaves shards that every program reads, keeps no unused space, and may be killed at any step.
+
+``EXENGINE_LONG=1`` kills it at twice as many steps.
+"""
 
 import itertools
 import os
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.once
 
 SHAPE = (64, 64)
 FRAME_BYTES = 2 * 64 * 64
+LONG = bool(os.environ.get("EXENGINE_LONG"))
 
 
 @pytest.fixture
@@ -197,8 +201,8 @@ def test_a_finish_that_is_killed_at_any_step_leaves_every_frame_and_recovers(
         for time, channel in SOME:
             wanted = frame({"time": time, "channel": channel}, SHAPE)
             np.testing.assert_array_equal(array[time, ("DAPI", "FITC").index(channel)], wanted)
-        number += 2
-    assert killed > 10
+        number += 2 if LONG else 4
+    assert killed > 5
 
 
 def test_a_plan_that_was_not_completed_leaves_an_array_of_the_frames_that_exist(new, path, frame, by_zarr):

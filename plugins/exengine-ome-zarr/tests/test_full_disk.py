@@ -1,6 +1,11 @@
-"""A disk that is full: the call that meets it raises, every frame before is safe, and no signal ends the process."""
+"""A disk that is full: the call that meets it raises, every frame before is safe, and no signal ends the process.
 
+``EXENGINE_LONG=1`` tests every size with every codec.
+"""
+
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +17,8 @@ import exengine
 pytestmark = pytest.mark.once
 
 pytest.importorskip("resource", reason="a limit on the size of files stands in for a full disk")
+
+LONG = bool(os.environ.get("EXENGINE_LONG"))
 
 # Writes until something is full; `limit` is a limit on the size of files, 0 for none.
 WRITER = """
@@ -44,6 +51,11 @@ print(json.dumps(report))
 """
 
 
+def cases(*sizes):
+    """Return pairs of a codec and a size: all, or each size once."""
+    return [*itertools.product(["none", "blosc-lz4"], sizes)][:: 1 if LONG else 2]
+
+
 def check(report, path, words):
     assert words in report["first"] and len(report["errors"]) == 3
     with exengine.open_dataset(path) as dataset:
@@ -54,8 +66,7 @@ def check(report, path, words):
             assert dataset.get_metadata({"time": n}) == {"number": n}
 
 
-@pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
-@pytest.mark.parametrize("limit", [65_536, 90_001, 131_071])
+@pytest.mark.parametrize(("codec", "limit"), cases(65_536, 90_001, 131_071))
 def test_a_journal_or_metadata_that_cannot_grow_fail_the_put_that_met_it(limit, codec, path, run_python):
     # The shards stay small; the journal doubles at 65,536 bytes, which the first limits do not allow.
     code, out, error = run_python(WRITER, path, limit, 64, codec)
@@ -63,8 +74,7 @@ def test_a_journal_or_metadata_that_cannot_grow_fail_the_put_that_met_it(limit, 
     check(json.loads(out), path, "File too large")
 
 
-@pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
-@pytest.mark.parametrize("kib", [160, 300, 700])
+@pytest.mark.parametrize(("codec", "kib"), cases(160, 300, 700))
 def test_a_full_file_system_is_an_error_and_no_signal(kib, codec, tmp_path):
     if shutil.which("unshare") is None:
         pytest.skip("there is no program unshare")

@@ -1,4 +1,9 @@
-"""What is put is read back as it was, by our reader and by others, whatever the frames and the axes."""
+"""What is put is read back as it was, by our reader and by others, whatever the frames and the axes.
+
+``EXENGINE_LONG=1`` draws three times as many acquisitions.
+"""
+
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from exengine.base_classes import PlannedAxis, SourcePlan
 from exengine.errors import CoordinatesError, OptionError, UnsupportedDataError
 
 INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+LONG = bool(os.environ.get("EXENGINE_LONG"))
 CODECS = ("none", "blosc-lz4", "blosc-zstd", "zstd", "gzip")
 
 
@@ -110,7 +116,7 @@ def acquisitions(draw):
     return places, options, plan, draw(st.integers(1, 4))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60 if LONG else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acquisitions())
 def test_sparse_negative_and_named_positions_return_in_any_order_with_or_without_a_plan(
     frame, tmp_path_factory, acquisition

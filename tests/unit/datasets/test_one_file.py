@@ -1,4 +1,7 @@
-"""Single-file datasets: creating, opening, moving, numbering, overwriting, recovering and converting them."""
+"""Single-file datasets: creating, opening, moving, numbering, overwriting, recovering and converting them.
+
+``EXENGINE_LONG=1`` kills them at every call. Otherwise, they are killed at every second call.
+"""
 
 import contextlib
 import itertools
@@ -26,6 +29,7 @@ from exengine.errors import (
 from exengine.kernel.storage.one_file.place import FilePlace
 from exengine.testing.kills import killed_at_call
 
+STEP = 1 if os.environ.get("EXENGINE_LONG") else 2
 PATTERNS = ("{file}", "{file}.exengine.journal")
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("lines")]
@@ -263,7 +267,7 @@ def test_conversion_publishes_one_file_and_repeats_and_overwrites(tmp_path):
 def test_a_recovery_that_was_killed_anywhere_is_finished_by_the_same_command(tmp_path, no_sync):
     path, copy = tmp_path / "scan.lines", tmp_path / "scan-recovered.lines"
     write(path, finish=False)
-    for number in itertools.count(1):
+    for number in itertools.count(1, STEP):
         was_killed = killed_at_call(number, "before", lambda: recover(path))
         recover(path)
         assert frames_of(copy) == WHOLE and verify(copy).ok
@@ -277,7 +281,7 @@ def test_a_recovery_that_was_killed_anywhere_is_finished_by_the_same_command(tmp
 def test_a_conversion_that_was_killed_anywhere_is_finished_by_the_same_command(tmp_path, no_sync):
     source, path = tmp_path / "source.lines", tmp_path / "scan.lines"
     write(source)
-    for number in itertools.count(1):
+    for number in itertools.count(1, STEP):
         was_killed = killed_at_call(number, "before", lambda: convert(source, path, backend="lines"))
         convert(source, path, backend="lines")
         assert frames_of(path) == WHOLE and verify(path).ok
