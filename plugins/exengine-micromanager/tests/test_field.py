@@ -44,7 +44,7 @@ def microscope(monkeypatch, write_config, adapters):
 
     def make():
         WITNESS.reset()
-        return MicroManagerSource(config=path, adapter_path=adapters)
+        return MicroManagerSource(config=path, adapter_path=adapters, buffer_mb=32)
 
     return make
 

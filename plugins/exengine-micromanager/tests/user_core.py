@@ -10,9 +10,13 @@ from pymmcore_plus import CMMCorePlus
 
 @contextlib.contextmanager
 def new_core(config: str | Path | None = None, cls: type[CMMCorePlus] = CMMCorePlus) -> Iterator[CMMCorePlus]:
-    """Return a core with a config, which is released at the end: a live core aborts the interpreter."""
+    """Return a core with a config, which is released at the end: a live core aborts the interpreter.
+
+    Its buffer is smaller than usual, because it takes time to create.
+    """
     folder = str(mm_test_adapters.device_adapter_path())
     core = cls(folder, [folder])
+    core.setCircularBufferMemoryFootprint(32)
     try:
         core.loadSystemConfiguration(config or Path(folder) / "MMConfig_demo.cfg")
         yield core

@@ -153,7 +153,10 @@ def test_a_level_that_is_damaged_makes_the_pyramid_damaged(example_data, tmp_pat
 
 def test_version_2_has_the_same_order_of_axes_under_every_hash_seed(example_data, run_python):
     program = "import sys, exengine; d = exengine.open_dataset(sys.argv[1]); print(d.axes, [dict(c.items()) for c in d])"
-    orders = {run_python(program, example_data / VERSION_2, PYTHONHASHSEED=seed) for seed in ("0123" if LONG else "01")}
+    orders = {
+        run_python(program, example_data / VERSION_2, PYTHONHASHSEED=seed)
+        for seed in ("0123" if LONG else "01")
+    }
     assert len(orders) == 1
     assert "Reading" not in orders.pop()
 

@@ -197,7 +197,9 @@ def test_sizes_that_are_lies_take_no_memory(dataset, watched):
 
 def test_many_entries_that_name_one_frame_take_what_the_index_has_in_bytes_times_eight(dataset, watched):
     path = dataset(ours=False)
-    size = index_of(path, *[entry()] * (1_000_000 if LONG else 200_000)).joinpath("NDTiff.index").stat().st_size
+    size = (
+        index_of(path, *[entry()] * (1_000_000 if LONG else 200_000)).joinpath("NDTiff.index").stat().st_size
+    )
     assert exengine.open_dataset(path).axes == {"time": [0]}
     ((_, outcome, reached, more_mib),) = watched([path])
     assert reached == [] and not outcome.startswith("foreign")

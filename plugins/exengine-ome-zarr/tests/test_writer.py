@@ -116,7 +116,11 @@ def acquisitions(draw):
     return places, options, plan, draw(st.integers(1, 4))
 
 
-@settings(max_examples=60 if LONG else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60 if LONG else 20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(acquisitions())
 def test_sparse_negative_and_named_positions_return_in_any_order_with_or_without_a_plan(
     frame, tmp_path_factory, acquisition

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import FileSystemBytecodeCache
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -119,8 +120,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
             del sys.modules[module]
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
+    """A cache for the templates of the theme, which Sphinx compiles again in every build."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def build(tmp_path: Path, site: Site) -> Callable[..., Built]:
+def build(tmp_path: Path, site: Site, templates: FileSystemBytecodeCache) -> Callable[..., Built]:
     """Build a documentation project; by default, warnings are errors."""
 
     def run(*, index: str | None = None, strict: bool = True, **settings: Any) -> Built:
@@ -143,6 +150,7 @@ def build(tmp_path: Path, site: Site) -> Callable[..., Built]:
             app = Sphinx(
                 source, None, output, doctrees, "html", overrides, status, warnings, warningiserror=strict
             )
+            app.builder.templates.environment.bytecode_cache = templates
             app.build()
         if strict:
             assert app.statuscode == 0, warnings.getvalue()
