@@ -13,8 +13,8 @@ Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NA
 
 A new folder or a new entry requires no other changes.
 
-The temporary folders of tests are in memory if ``/dev/shm`` has room for them, because tests sync thousands of
-files. Set ``TMPDIR`` to choose another folder. Fault campaigns at full length use the disk.
+The temporary folders of tests are in memory if ``/dev/shm`` has room for them, because tests sync thousands
+of files. Set ``TMPDIR`` to choose another folder. Fault campaigns at full length use the disk.
 """
 
 import os
@@ -40,25 +40,23 @@ TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for 
 CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
 # `product` runs the other tests in tests/unit.
 KERNEL_TESTS = ("tests/unit", *(f"--ignore=tests/unit/{part}" for part in ("checks", "sphinxext", "testing")))
-# With the oldest libraries, tests that take long and test our own code rather than the libraries are left out.
+# With the oldest libraries, slow tests of our own code, rather than of the libraries, are left out.
 _WITHOUT = {
     "kernel": "bounds exchanged_paths fork_server probing security",
-    "plugins": "archives bombs continuing corruption damage full_disk hostile index_table kill million recovery "
-    "remote security test_field",
+    "plugins": "archives bombs continuing corruption damage full_disk hostile index_table kill million "
+    "recovery remote security test_field",
 }
 FLOORS_CHOICE = {
     kind: ("-k", " and ".join(f"not {word}" for word in words.split())) for kind, words in _WITHOUT.items()
 }
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
-
-
 DISK = tempfile.gettempdir()
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest creates a folder of its own there
 MEMORY_BYTES = 8 * 2**30  # several times what the tests need at once
 
 
 def _use_memory() -> None:
-    """Put temporary folders in memory, unless the user has chosen a folder, or memory has no room for them."""
+    """Put temporary folders in memory, unless the user has chosen a folder or memory has no room."""
     if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK | os.X_OK):
         return
     room = os.statvfs(MEMORY)
