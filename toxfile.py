@@ -108,11 +108,13 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                 core_conf["env_list"].envs.append(_names(python, folder)[0])
 
     _add_campaigns(state)
-    for name in ("docs", "demo", "kits", "product", "site", "types"):
+    for name in ("docs", "demo", "long", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
-    kits = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("plugins/*/tests/test_promises.py"))]
-    kits.append("tests/unit/testing/test_kit_finds_faults.py")
-    _seed(state, "kits", commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *kits)])
+    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]
+    long = [
+        str(file.relative_to(ROOT)) for file in sorted(files) if "EXENGINE_LONG" in file.read_text("utf-8")
+    ]
+    _seed(state, "long", commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *long)])
     shown = [ROOT / "plugins" / name for name in ("exengine-ome-tiff", "exengine-ome-zarr")]
     _seed(state, "interop", commands_pre=[_install(*shown, extra="[test]")])
     _add_floors(state)

@@ -141,7 +141,7 @@ class Workshop:
         self._is_clear = True
 
     def _is_own_file(self, entry: str) -> bool:
-        """Return whether an entry of the folder belongs to the work, or to a single-file dataset."""
+        """Return whether a file in the folder is one of the work's own files or of a single-file dataset."""
         of_dataset = entry == self._name or entry.startswith(f"{self._name}.exengine.")
         return of_dataset or entry in self._own_files
 

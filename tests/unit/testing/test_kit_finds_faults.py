@@ -73,7 +73,7 @@ def test_the_state_machine_has_twelve_rules_and_five_invariants():
     assert sum("hypothesis_stateful_invariant" in marks for marks in made) >= 5
 
 
-@pytest.mark.skipif(not LONG, reason="tox -e kits runs it, and the kits of the real backends test it too")
+@pytest.mark.skipif(not LONG, reason="tox -e long runs it, and the kits of the real backends test it too")
 def test_a_backend_that_continues_datasets_is_green(results_of):
     results = results_of("Resuming", "N1", "N4", "N5")  # the other tests do not continue a dataset
     assert [results["promises"][label]["outcome"] for label in ("N1", "N4", "N5")] == ["kept"] * 3

@@ -109,7 +109,7 @@ def _write(
 
 
 def _missing_offsets(sink: Sink, file: Any) -> tuple[int, int]:
-    """Return by how much actual offsets exceed reported ones, for datasets without and with chunks.
+    """Return the differences between actual and reported offsets, for datasets without and with chunks.
 
     Some versions of the HDF5 library include the user block in the offsets that they report, and others do
     not. The difference is measured with two datasets of known content. Frames would not be suitable, because

@@ -40,8 +40,8 @@ def check_names(names: Iterable[str], patterns: Sequence[str]) -> None:
     Raises
     ------
     TypeError
-        If a name is not a relative path below the folder, or matches none of the patterns. Such a name is a
-        fault in the backend.
+        If a name is not a relative path below the folder, or matches none of the patterns. Such a name is
+        due to a bug in the backend.
     """
     claimed = FilePatterns(patterns)
     for name in names:

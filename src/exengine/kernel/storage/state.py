@@ -101,7 +101,7 @@ class WriteState(ReadState):
         super().__init__(self.frames)
         self.life = Lifecycle()
         self.checks = checks
-        self.expected = False  # whether a plan of the frames was accepted
+        self.expected = False  # whether a source plan was accepted
         self.summary = summary
         self.place: DatasetPlace | None = None
         self.new_data = threading.Condition(self.lock)

@@ -102,13 +102,13 @@ def encode(document: dict[str, Any]) -> bytes:
 
 
 def group(ome: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the document of a group, with OME metadata."""
+    """Return the content of the ``zarr.json`` of a group, with OME metadata."""
     attributes = {} if ome is None else {"ome": {"version": OME_VERSION, **ome}}
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
 def array(layout: Layout, extents: Indices) -> dict[str, Any]:
-    """Return the document of an image's array.
+    """Return the content of the ``zarr.json`` of an image's array.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ class Images:
                 self.place_ome_xml()
 
     def image_document(self, image: int) -> dict[str, object]:
-        """Return the document of an image."""
+        """Return the content of the ``zarr.json`` of an image."""
         layout, facts = self._layout, self._facts
         stage = self._stage(image) if "p" in layout.roles else None
         channels = self.extents[image][1]
