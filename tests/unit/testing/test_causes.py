@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from exengine.testing.causes import _FROM_SIMPLE, causes_of
+from exengine.testing.causes import causes_of
 from exengine.testing.promises import PROMISES, SOURCE_PROMISES
 from exengine.testing.reports import reports_of
 from exengine.testing.results import TestReport, make_results
@@ -14,10 +14,6 @@ from exengine.testing.tasks.damages import damages_of
 
 def broken(test, labels, message, code=""):
     return TestReport(test, tuple(labels.split()), code, "broken", message)
-
-
-def test_every_promise_has_one_place_in_the_order_of_causes():
-    assert sorted(_FROM_SIMPLE) == sorted([*PROMISES, *SOURCE_PROMISES])
 
 
 PIXELS = "the frame at {'time': 0} was returned with wrong pixels: 3 of 960 values differ"

@@ -46,7 +46,7 @@ BACKUP_NAME = INDEX_NAME + ".before-recovery"
 """The index as it was before a recovery removed entries. Only this file lists the removed frames.
 """
 DAMAGED_METADATA_NAME = "NDTiff.damaged-metadata"
-"""A file with one JSON object per line: the original text of damaged metadata that a recovery has replaced."""
+"""A file with one JSON object per line: the original text of damaged metadata after a recovery."""
 DATASET_FILES = (
     INDEX_NAME,
     f"{INDEX_NAME}.new",
