@@ -123,7 +123,10 @@ def run(only: str, spoil: bool, keep: bool) -> int:
     if shutil.which("strace") is None:
         raise CannotRunError("there is no program strace")
     with contextlib.ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exengine-reach-"))).resolve()
+        # The folder /dev is hidden below, and temporary folders can be in it.
+        place = "/var/tmp" if Path(tempfile.gettempdir()).is_relative_to("/dev") else None  # noqa: S108
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="exengine-reach-", dir=place))
+        work = Path(folder).resolve()
         own = work / "kit"
         (own / "tmp").mkdir(parents=True)
         install(work / "site", str(work / "escaped") if spoil else "")

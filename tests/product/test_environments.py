@@ -28,7 +28,8 @@ def test_ci_tests_all_distributions_together_at_their_declared_floors():
     assert 'core_conf["env_list"].envs.insert(0, NEWEST)' in toxfile
     assert 'lowest = ("--resolution", "lowest-direct", ' in toxfile
     assert '_install(ROOT, *FOLDERS, extra="[test]", options=lowest)' in toxfile
-    assert "for tests in (KERNEL_TESTS, *plugins)" in toxfile
+    assert '(*FLOORS_CHOICE["kernel"], *KERNEL_TESTS)' in toxfile
+    assert 'f"plugins/{folder.name}/tests") for folder in FOLDERS' in toxfile
 
 
 def test_a_test_module_sets_its_marks_once():

@@ -150,7 +150,8 @@ def build(tmp_path: Path, site: Site, templates: FileSystemBytecodeCache) -> Cal
             app = Sphinx(
                 source, None, output, doctrees, "html", overrides, status, warnings, warningiserror=strict
             )
-            app.builder.templates.environment.bytecode_cache = templates
+            environment = app.builder.templates.environment
+            environment.bytecode_cache = environment.bytecode_cache or templates
             app.build()
         if strict:
             assert app.statuscode == 0, warnings.getvalue()

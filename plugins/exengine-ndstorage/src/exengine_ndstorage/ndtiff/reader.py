@@ -219,7 +219,7 @@ class NDTiffReader(DatasetReader):
         self.set_status(status, reason)
 
     def _disagreement(self) -> str:
-        """Return a contradiction between index, files and manifest of a finished dataset, or an empty text."""
+        """Return a contradiction between the index, the files and the manifest, or an empty text."""
         growing, table, manifest = self._growing, self._growing.table, self.manifest
         if INDEX_NAME not in packed_names(self._folder):
             # The writer failed while it was creating the index, and the manifest records this failure.
