@@ -35,6 +35,7 @@ from tox.session.state import State
 PYTHONS = ("py311", "py312", "py313")
 ROOT = Path(__file__).parent
 IN_PARALLEL = ("-n", "3", "--dist", "worksteal")
+WAIT_FOR_SERVERS = {"exengine-ome-zarr": ("-n", "5")}  # more processes, because a third of their time is idle
 FOLDERS = sorted(project.parent for project in ROOT.glob("plugins/*/pyproject.toml"))
 TESTS_NEED = {"exengine-micromanager": ("exengine-ndstorage",)}  # backends for the frames of its tests
 CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", "exengine-ome-zarr")
@@ -94,6 +95,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
         _seed(state, python, commands=[Command(command)])
         for folder in FOLDERS:
             tests = f"plugins/{folder.name}/tests"
+            processes = (*IN_PARALLEL, *WAIT_FOR_SERVERS.get(folder.name, ()))
             needed = [ROOT / "plugins" / name for name in TESTS_NEED.get(folder.name, ())]
             for name in _names(python, folder):
                 _seed(
@@ -102,7 +104,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                     description=f"tests of {folder.name}",
                     extras={"test"},
                     commands_pre=[_install(*needed, folder, extra="[test]")],
-                    commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *_chosen(python, tests), tests)],
+                    commands=[_with_arguments(state, "pytest", *processes, *_chosen(python, tests), tests)],
                 )
             if python == NEWEST:
                 core_conf["env_list"].envs.append(_names(python, folder)[0])

@@ -124,7 +124,7 @@ def run(only: str, spoil: bool, keep: bool) -> int:
         raise CannotRunError("there is no program strace")
     with contextlib.ExitStack() as stack:
         # The folder /dev is hidden below, and temporary folders can be in it.
-        place = "/var/tmp" if Path(tempfile.gettempdir()).is_relative_to("/dev") else None  # noqa: S108
+        place = "/var/tmp" if Path(tempfile.gettempdir()).is_relative_to("/dev") else None
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="exengine-reach-", dir=place))
         work = Path(folder).resolve()
         own = work / "kit"
