@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("exengine", deadline=None)
 hypothesis.settings.load_profile("exengine")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that wait longest for servers, so that other processes run the others in that time."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(tmp_path_factory, monkeypatch):
     for name in [name for name in os.environ if name.startswith("EXENGINE_") and name != "EXENGINE_LONG"]:
