@@ -221,19 +221,23 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_no_docstring_of_a_foreign_plugin_breaks_the_build(site, build, text):
-    parameters = "\n\nParameters\n----------\nwidth : int\n    " + text.splitlines()[0]
-    examples = f"\n\nExamples\n--------\n{text}\n\nNotes\n-----\n{text}\n"
-    site.backend(
-        doc=f'"""Keep them. {text.splitlines()[0]}\n\n{text}{parameters}{examples}"""',
-        init="def __init__(self, width: int = 1): ...",
-        extra=f'def dust(self):\n    """Dust it.\n\n{_indented(text)}\n    """',
-        guide=text,
-    )
+def test_no_docstring_of_a_foreign_plugin_breaks_the_build(site, build):
+    for number, text in enumerate(HOSTILE.values()):
+        parameters = "\n\nParameters\n----------\nwidth : int\n    " + text.splitlines()[0]
+        examples = f"\n\nExamples\n--------\n{text}\n\nNotes\n-----\n{text}\n"
+        site.backend(
+            f"hostile-{number}",
+            name=f"shelf-{number}",
+            doc=f'"""Keep them. {text.splitlines()[0]}\n\n{text}{parameters}{examples}"""',
+            init="def __init__(self, width: int = 1): ...",
+            extra=f'def dust(self):\n    """Dust it.\n\n{_indented(text)}\n    """',
+            guide=text,
+        )
     built = build(nitpicky=True)
-    assert "System Message" not in (built.output / "usage/backends/shelf.html").read_text(encoding="utf-8")
-    assert "EXENGINE_STORAGE__OPTIONS__WIDTH" in built.text("usage/backends/shelf")
+    for number, kind in enumerate(HOSTILE):
+        page = f"usage/backends/shelf-{number}"
+        assert "System Message" not in (built.output / f"{page}.html").read_text(encoding="utf-8"), kind
+        assert "EXENGINE_STORAGE__OPTIONS__WIDTH" in built.text(page), kind
 
 
 def _indented(text):
