@@ -23,7 +23,7 @@ TILE, LABEL, GAP = 160, 16, 4  # sizes in the picture, in pixels
 _BACKGROUND, _TEXT, _ABSENT = (24, 24, 28), (225, 225, 230), (70, 40, 40)
 _WHITE = (255, 255, 255)
 _MIXED = ("00FF00", "FF00FF", "00FFFF", "FF0000", "FFFF00", "0000FF")
-"""The colors of overlaid channels that have no known color."""
+"""The colors of overlaid channels whose color is unknown."""
 _LONGEST_BAR = 0.4  # as a fraction of the tile width
 
 Tile = Sequence[DataCoordinates]

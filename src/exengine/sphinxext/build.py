@@ -157,7 +157,7 @@ class PluginPages:
         return content if node.get("reftype") == "exengine-code" else None
 
     def keep_quiet(self, app: Sphinx, domain: object, node: nodes.Element) -> bool | None:
-        """Return True to suppress the warning if an unresolved reference is on a foreign plugin's page."""
+        """Return True to suppress a warning about an unresolved reference on a third-party plugin's page."""
         return True if node.get("refdoc") in self._made.foreign else None
 
 
@@ -272,7 +272,7 @@ def _page_name(record: PluginRecord, taken: Mapping[str, PluginReport]) -> str:
 
 
 def _isolated_page(report: PluginReport, kind: Kind, setup: Setup) -> tuple[str, PluginReport]:
-    """Return a plugin's page and its report. If a foreign plugin raises an error, report it on the page."""
+    """Return a plugin's page and its report. An error raised by a third-party plugin is shown on the page."""
     try:
         return plugin_page(report, kind, setup), report
     except Exception as error:  # an object from the plugin can raise any exception
@@ -315,7 +315,7 @@ def _read_page(path: Path) -> str | None:
 
 
 class _ForeignPagesFilter(standard_logging.Filter):
-    """Excludes warnings about foreign plugins' pages from the count that can make a build fail."""
+    """Excludes warnings about third-party plugins' pages from the count that can make a build fail."""
 
     def __init__(self, foreign: Mapping[str, PluginRecord]) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ class _ForeignPagesFilter(standard_logging.Filter):
         if not location and getattr(record, "type", "") == "autodoc":
             foreign = any(module in message for module in self._modules)
         if foreign:
-            logger.info("on the page of a foreign plugin: %s", message)
+            logger.info("on the page of a third-party plugin: %s", message)
         return not foreign
 
 

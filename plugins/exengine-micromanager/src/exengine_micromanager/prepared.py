@@ -1,4 +1,4 @@
-"""Prepares a sequence for a run on a core: checks it, plans its frames, and derives the orders of its events.
+"""Prepares a sequence for a run on a core: checks it, plans its frames, and creates an order per event.
 
 Nothing is moved. The frame source and the engine for a user's own core share this module.
 """

@@ -114,14 +114,14 @@ class Build:
         return os.path.isdir(folder_beside(path, CONVERTING))
 
     def tidy(self) -> None:
-        """Remove the record of the progress, unless it belongs to a different conversion."""
+        """Remove the progress record, unless it belongs to a different conversion."""
         earlier = Settings.read(self.path_of(SETTINGS))
         if earlier is None or earlier.fingerprint == self._settings.fingerprint:
             self.discard()
             self._keep = False
 
     def discard(self) -> None:
-        """Remove the unfinished dataset and the record of the progress."""
+        """Remove the unfinished dataset and its progress record."""
         self._workshop.clear(files_of_writer)
 
     def assume(self) -> bool:

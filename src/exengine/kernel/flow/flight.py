@@ -43,16 +43,16 @@ class Flight:
         self.ready: deque[QueuedFrame] = deque() if processing else self.intake
         self.intake_ended = self.ready_ended = self.concluded = False
         self._arrived = 0  # number of frames passed to process threads
-        self.results_waiting = 0  # number of process threads that wait for room; producers wait behind them
+        self.results_waiting = 0  # number of process threads waiting for space; producers wait behind them
         self.arrivals = Waiters()  # threads that wait for a frame in `intake`
         self.results = Waiters() if processing else self.arrivals  # the store thread
-        self.room = Waiters()  # producers and process threads that wait for room
+        self.room = Waiters()  # producers and process threads waiting for space in a queue
         self.hurry = Waiters()  # the store thread, while it briefly waits for more frames
         self.news = Waiters()  # callers of `await_data` and `await_completion`
         self.index: dict[DataCoordinates, QueuedFrame] | None = None  # built on first use
         self._processing: dict[int, QueuedFrame] = {}  # the frames that are being processed, by id
         self._storing: list[QueuedFrame] = []  # the batch that is being stored
-        self._waiting: dict[int, QueuedFrame] = {}  # results that wait for room, by id
+        self._waiting: dict[int, QueuedFrame] = {}  # results waiting for space in the queue, by id
 
     # -- arriving --------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Flight:
                     self.arrivals.withdraw(ticket)
 
     def wait_to_pass_on(self, result: QueuedFrame, replaced: QueuedFrame | None) -> None:
-        """Wait for room, and queue a frame to be stored. Producers cannot add frames in the meantime.
+        """Wait for space, and queue a frame to be stored. Producers cannot add frames in the meantime.
 
         Parameters
         ----------

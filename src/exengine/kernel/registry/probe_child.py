@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +52,13 @@ def main(request: Mapping[str, Any]) -> None:
 
 
 def report_position(request: Mapping[str, Any]) -> None:
-    """Arrange for the stack to be printed after a crash, and shortly before the time limit."""
+    """Arrange for the stack to be printed after a crash, and shortly before the time limit.
+
+    The limit includes the time in which this process was started.
+    """
     faulthandler.enable(_STDERR)
-    faulthandler.dump_traceback_later(0.9 * request["time_limit_s"], file=_STDERR)
+    started_s = time.monotonic() - request["begin_s"]
+    faulthandler.dump_traceback_later(max(0.9 * request["time_limit_s"] - started_s, 0.1), file=_STDERR)
 
 
 def _source_of(record: PluginRecord) -> tuple[str, int]:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -140,7 +141,8 @@ def run_child(
     with tempfile.TemporaryDirectory(prefix="exengine-probe-") as private:
         file = os.path.join(private, "answer.json")
         path = [os.path.abspath(entry) for entry in sys.path]  # the child may run in a different folder
-        text = json.dumps({**request, "path": path, "answer": file, "time_limit_s": time_limit_s})
+        limit = {"time_limit_s": time_limit_s, "begin_s": time.monotonic()}  # all processes use this clock
+        text = json.dumps({**request, **limit, "path": path, "answer": file})
         child = _start(module, text, path, folder)
         kept: list[bytes] = []
         assert child.stdout is not None
@@ -215,8 +217,6 @@ def _keep_some(stream: IO[str], kept: list[bytes]) -> None:
 
 
 def _wait(child: "subprocess.Popen[str] | Forked", time_limit_s: float, stop: threading.Event | None) -> bool:
-    import time
-
     end = time.monotonic() + time_limit_s
     while time.monotonic() < end and not (stop is not None and stop.is_set()):
         try:

@@ -1,7 +1,7 @@
 """Functions that a data handler calls at the end, to store the ledger or to end the dataset early.
 
-A storage written for ExEngine 0.4.0, or a test double, may lack ``annotate`` and ``abort``, or have methods
-with these names but different meanings. Such methods are not called.
+A storage class written for ExEngine 0.4.0, or a test double, may lack ``annotate`` and ``abort``, or have
+methods with these names but different meanings. Such methods are not called.
 """
 
 import inspect

@@ -79,7 +79,7 @@ class ManagedStorage(WrittenStorage):
     """
 
     backend_name: str = ""
-    """The entry-point name recorded in the manifest; if empty, ``module:Class``, which readers accept."""
+    """The entry-point name recorded in the manifest. If it is empty, ``module:Class`` is recorded instead."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, summary_metadata: JsonValue = None

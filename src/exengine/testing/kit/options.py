@@ -100,8 +100,8 @@ class OptionPromises:
                 shown = ", ".join(repr(value) for value in values_of(option.annotation))
                 raise PromiseBrokenError(
                     "O1",
-                    f"{option.name} has no effect: with {shown}, the capabilities, the calls and the files "
-                    "of a dataset are the same",
+                    f"{option.name} has no effect: the values {shown} result in the same capabilities, calls "
+                    "and files",
                 )
         if unseen:
             raise NotRun(f"the backend stores no files that show the effect of {', '.join(unseen)}")
@@ -165,7 +165,7 @@ def _is_chosen(option: Option) -> bool:
 
 
 def _others(options: list[Option], option: Option) -> Iterator[dict[str, Any]]:
-    """Yield each value of each other option in a dict, because an option may depend on another one."""
+    """Yield a dict for each value of every other option, because one option may depend on another."""
     for other in options:
         if other is not option:
             for value in values_of(other.annotation):

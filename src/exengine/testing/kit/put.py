@@ -256,7 +256,7 @@ def _any_bits(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
 
 
 def _files_at(path: Path) -> dict[str, str]:
-    """Return the digests of a dataset's files, without the lock next to a single-file dataset."""
+    """Return the digests of a dataset's files, except for the lock file next to a single-file dataset."""
     found = tree_of(path.parent)
     found.pop(f"{path.name}.{LOCK_NAME}", None)
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exengine.kernel.errors import ContractError, PluginBrokenError
-from exengine.kernel.registry import probing
+from exengine.kernel.registry import probe_child, probing
 
 pytestmark = pytest.mark.once
 
@@ -79,6 +79,19 @@ def test_a_crash_tells_where_it_was(probe):
     record, _ = probe(SEGFAULT)
     assert "Segmentation fault" in record.traceback
     assert 'exengine_faulty.py", line 2' in record.traceback
+
+
+@pytest.mark.parametrize(("started_s", "later_s"), [(0.0, 2.7), (1.5, 1.2), (5.0, 0.1)])
+def test_the_position_is_printed_before_the_limit_however_long_the_process_took_to_start(
+    monkeypatch, started_s, later_s
+):
+    printed = []
+    monkeypatch.setattr(probe_child.faulthandler, "enable", lambda file: None)
+    monkeypatch.setattr(
+        probe_child.faulthandler, "dump_traceback_later", lambda later, file: printed.append(later)
+    )
+    probe_child.report_position({"time_limit_s": 3.0, "begin_s": time.monotonic() - started_s})
+    assert printed == [pytest.approx(later_s, abs=0.05)]
 
 
 @pytest.mark.usefixtures("either_way")

@@ -10,7 +10,7 @@ KIB, MIB = 2**10, 2**20
 # -- limits of a dataset ---------------------------------------------------------------------------------
 
 MAX_FILE_BYTES = 2**32
-"""The maximum file size of the format. Offsets in the index and in TIFF files have 32 bits."""
+"""The maximum file size of the format. Offsets in the index and in TIFF files are 32-bit."""
 
 LEAST_FILE_BYTES = 4 * KIB
 """The minimum for ``max_file_bytes``. Smaller files have room for a header and little else."""

@@ -34,7 +34,7 @@ from exengine_ome_zarr.remote.claims import MANIFEST, MAX_BYTES, Writer, read_re
 from exengine_ome_zarr.remote.contents import Objects, RemoteFrames
 
 _POLL_S = 1.0
-_MAX_JOURNAL_BYTES = 64 * 2**32  # frame numbers have 32 bits
+_MAX_JOURNAL_BYTES = 64 * 2**32  # frame numbers are 32-bit
 
 
 def open_remote(url: str) -> DataStorage:
