@@ -14,12 +14,15 @@ Each entry in ``tests/campaigns/campaigns.toml`` gets an environment ``faults-NA
 A new folder or a new entry requires no other changes.
 
 The temporary folders of tests are in memory if ``/dev/shm`` has room for them, because tests sync thousands
-of files. Set ``TMPDIR`` to choose another folder. Fault campaigns at full length use the disk.
+of files. Set ``TMPDIR`` to choose another folder. ``floors-together``, ``long`` and fault campaigns at full
+length use the disk.
 """
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable
@@ -43,25 +46,28 @@ CAMPAIGN_PLUGINS = ("exengine-hdf5", "exengine-ndstorage", "exengine-ome-tiff", 
 KERNEL_TESTS = ("tests/unit", *(f"--ignore=tests/unit/{part}" for part in ("checks", "sphinxext", "testing")))
 # With the oldest libraries, slow tests of our own code, rather than of the libraries, are left out.
 _WITHOUT = {
-    "kernel": "bounds exchanged_paths fork_server probing security",
+    "kernel": "fork_server security",
     "plugins": "archives bombs continuing corruption damage full_disk hostile index_table kill million "
-    "recovery remote security test_field",
+    "recovery remote test_field",
 }
 FLOORS_CHOICE = {
     kind: ("-k", " and ".join(f"not {word}" for word in words.split())) for kind, words in _WITHOUT.items()
 }
 CAMPAIGNS = tomllib.loads((ROOT / "tests" / "campaigns" / "campaigns.toml").read_text(encoding="utf-8"))
-DISK = tempfile.gettempdir()
+DISK = os.environ.setdefault("EXENGINE_TOX_DISK", tempfile.gettempdir())  # kept if tox starts itself again
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest creates a folder of its own there
 MEMORY_BYTES = 8 * 2**30  # several times what the tests need at once
+UNSUITABLE = ("ST_NOEXEC", "ST_NODEV")  # tests start programs, and root creates devices
 
 
 def _use_memory() -> None:
     """Put temporary folders in memory, unless the user has chosen a folder or memory has no room."""
-    if "TMPDIR" in os.environ or not os.access(MEMORY, os.W_OK | os.X_OK):
+    if "TMPDIR" in os.environ or sys.platform != "linux" or not os.access(MEMORY, os.W_OK | os.X_OK):
         return
     room = os.statvfs(MEMORY)
-    if room.f_bavail * room.f_frsize >= MEMORY_BYTES and not room.f_flag & os.ST_NOEXEC:
+    available = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    free = min(room.f_bavail * room.f_frsize, int(available[1]) * 1024 if available else 0)
+    if free >= MEMORY_BYTES and not any(room.f_flag & getattr(os, name) for name in UNSUITABLE):
         os.environ["TMPDIR"] = str(MEMORY)
 
 
@@ -110,13 +116,19 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:
                 core_conf["env_list"].envs.append(_names(python, folder)[0])
 
     _add_campaigns(state)
-    for name in ("docs", "demo", "long", "product", "site", "types"):
+    for name in ("docs", "demo", "product", "site", "types"):
         _seed(state, name, commands_pre=[_install(*FOLDERS)] if FOLDERS else [])
     files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]
     long = [
         str(file.relative_to(ROOT)) for file in sorted(files) if "EXENGINE_LONG" in file.read_text("utf-8")
     ]
-    _seed(state, "long", commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *long)])
+    _seed(
+        state,
+        "long",
+        commands_pre=[_install(*FOLDERS, extra="[test]")],
+        commands=[_with_arguments(state, "pytest", *IN_PARALLEL, *long)],
+        set_env=_environment("long", TMPDIR=DISK, EXENGINE_LONG="1"),
+    )
     shown = [ROOT / "plugins" / name for name in ("exengine-ome-tiff", "exengine-ome-zarr")]
     _seed(state, "interop", commands_pre=[_install(*shown, extra="[test]")])
     _add_floors(state)
@@ -140,7 +152,8 @@ def _add_floors(state: State) -> None:
     tests += [(*FLOORS_CHOICE["plugins"], f"plugins/{folder.name}/tests") for folder in FOLDERS]
     options = (*IN_PARALLEL, "-m", "not once")
     commands = [_with_arguments(state, "pytest", *options, *chosen) for chosen in tests]
-    _seed(state, "floors-together", commands_pre=[install], commands=commands)
+    on_disk = _environment("floors-together", TMPDIR=DISK)
+    _seed(state, "floors-together", commands_pre=[install], commands=commands, set_env=on_disk)
 
 
 def _add_campaigns(state: State) -> None:

@@ -13,12 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from results import NIGHTLY
+from results import NIGHTLY, VARIANTS
 
 HERE = Path(__file__).parent
-OME_ZARR = ("--backend", "ome-zarr")
-VARIANTS = {"ome-zarr": OME_ZARR, "ome-zarr-blosc-lz4": (*OME_ZARR, "--option", "codec=blosc-lz4")}
-"""The arguments that select a backend other than ndtiff."""
 PATIENCE_S = 600  # a short campaign takes at most a minute on an idle machine
 
 

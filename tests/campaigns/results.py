@@ -15,6 +15,10 @@ FOLDER = Path(__file__).parents[2] / "docs" / "_results" / "faults"
 NIGHTLY = bool(os.environ.get("EXENGINE_NIGHTLY"))
 """Whether this is the nightly environment, in which a lack of permissions is a failure."""
 
+OME_ZARR = ("--backend", "ome-zarr")
+VARIANTS = {"ome-zarr": OME_ZARR, "ome-zarr-blosc-lz4": (*OME_ZARR, "--option", "codec=blosc-lz4")}
+"""The arguments that select a backend other than ndtiff."""
+
 CAMPAIGNS = tomllib.loads(Path(__file__).with_name("campaigns.toml").read_text(encoding="utf-8"))
 """The table of the campaigns."""
 

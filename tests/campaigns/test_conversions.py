@@ -1,7 +1,6 @@
 """Conversions that are killed and repeated, in short: the campaign of ``conversions.py``, and that it sees faults."""
 
 import pytest
-from results import NIGHTLY
 
 
 @pytest.mark.parametrize("backend", ["ndtiff", "ome-zarr", "ome-tiff"])
@@ -12,7 +11,7 @@ def test_a_conversion_that_is_killed_and_repeated_comes_to_the_same_result(campa
     assert figure(text, "frames wrong") == 0
 
 
-@pytest.mark.parametrize("spoil", ["forget-a-frame", "other-pixels"] if NIGHTLY else ["forget-a-frame"])
+@pytest.mark.parametrize("spoil", ["forget-a-frame", "other-pixels"])
 def test_a_copy_that_continues_wrongly_is_found_out(campaign, figure, spoil):
     code, text = campaign("--count", 8, "--spoil", spoil)
     assert code == 1, text

@@ -1,6 +1,10 @@
 """What the kit reaches outside its own folder, in short; the whole kit: ``kit_reach.py``."""
 
+from results import NIGHTLY
+
 FAST = "overwrit or stands_in_its_place or no_name_reaches or lands_on_an_old"
+if NIGHTLY:
+    FAST += " or hostile_dataset or recovering"
 
 
 def test_the_kit_changes_nothing_outside_its_folder_for_a_backend_that_recognises_everything(

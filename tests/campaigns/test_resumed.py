@@ -1,8 +1,7 @@
 """Acquisitions that are killed and continued, in short: the campaign of ``resumed.py``, and that it sees faults."""
 
 import pytest
-from conftest import VARIANTS
-from results import NIGHTLY
+from results import NIGHTLY, VARIANTS
 
 BACKENDS = {**VARIANTS, "hdf5": ("--backend", "hdf5"), "ndtiff": ("--backend", "ndtiff")}
 

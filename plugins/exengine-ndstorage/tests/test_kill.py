@@ -1,6 +1,6 @@
 """``kill -9`` of a writer: every frame that it acknowledged is there, at once.
 
-``EXENGINE_LONG=1`` kills eight times as many writers.
+``EXENGINE_LONG=1`` kills more writers.
 """
 
 import os
