@@ -32,7 +32,7 @@ _EXTRAS = {
     "distributed": "conversions on a dask cluster",
     "pytest": "tests of a backend: exengine backends check",
     "hypothesis": "tests of a backend with generated input",
-    "sphinx": "pages of plugins in HTML documentation",
+    "sphinx": "plugin pages in the HTML documentation",
 }
 """Optional distributions and their purposes."""
 

@@ -1,6 +1,6 @@
 """Loads one plugin: imports its target, checks the class, and turns every failure into an outcome.
 
-Only an interrupt by the user is raised to the caller. A ``KeyboardInterrupt`` or ``SystemExit`` raised by a
+Only the user's interrupt is raised to the caller. A ``KeyboardInterrupt`` or ``SystemExit`` raised by a
 plugin is treated as a fault in the plugin.
 """
 

@@ -20,7 +20,7 @@ CheckedFrame = tuple[DataCoordinates, npt.NDArray[Any], Any]
 
 
 class FormatHooks(IndexedStorage):
-    """The format-specific part of a storage.
+    """The format-specific part of a storage class.
 
     The hooks are called with the storage's lock held, so that no two of them run at the same time.
     """

@@ -130,7 +130,10 @@ def _with_other_kinds(
         kinds = [
             # The target is a valid file, but it lies outside the dataset.
             ("a link to a valid file outside the dataset", lambda place: place.symlink_to(outside / name)),
-            ("a link to a private file of the user", lambda place: place.symlink_to(secrets / "thesis.txt")),
+            (
+                "a link to one of the user's private files",
+                lambda place: place.symlink_to(secrets / "thesis.txt"),
+            ),
             ("a link to an endless file", lambda place: place.symlink_to(secrets / "endless")),
             ("a dangling link", lambda place: place.symlink_to("nothing")),
             ("a link to itself", lambda place: place.symlink_to(place)),

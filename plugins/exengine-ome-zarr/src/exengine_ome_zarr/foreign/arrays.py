@@ -115,7 +115,7 @@ class ArrayLayout:
         return self.separator.join([self.prefix, *numbers] if self.prefix else numbers)
 
     def place_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the grid position of a file that :meth:`file_name` named, or None for other names."""
+        """Return the grid position in a file name created by :meth:`file_name`, or None for other names."""
         parts = name.split(self.separator)
         if self.prefix:
             if parts[0] != self.prefix:

@@ -252,7 +252,7 @@ def _expected_tag(digests: Sequence[bytes]) -> str:
 
 
 def _in_parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the content of the pieces as parts to upload, which have one size except for the last."""
+    """Yield the content of the pieces as parts to upload, all of the same size except the last."""
     waiting = bytearray()
     for piece in pieces:
         if not waiting and len(piece) == PART_BYTES:

@@ -116,7 +116,7 @@ class Uploader:
         with self._changed:
             while not is_over():
                 waited_s = time.monotonic() - begin
-                # Even if the store failed before this call began, the call waits for the full time.
+                # Even if the store failed before this call began, the call waits for the full timeout.
                 self.refuse_if_failed(PATIENCE_S if waited_s > PATIENCE_S else None)
                 self._changed.wait(0.2)
 
