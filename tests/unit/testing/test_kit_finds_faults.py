@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exengine import DataStorage
 from exengine.kernel.registry import plugins
 from exengine.kernel.registry.codes import CONFORMANCE
 from exengine.testing import children, reports_of
@@ -122,3 +123,15 @@ def test_what_is_not_promised_says_which_capability_says_so(results_of):
     assert results["promises"]["R3"]["outcome"] == "not promised"
     assert results["promises"]["R3"]["because"] == ["persistent=False, reopen=False"]
     assert results["promises"]["F2"]["because"] == ["durable_flush=False"]
+
+
+def test_a_reader_that_declares_no_capabilities_is_accepted(results_of, module, monkeypatch):
+    def open_as_earlier_templates_did(cls, path):
+        reader = module.Disk.open(path)
+        reader.capabilities = DataStorage.capabilities  # what a class inherits that declares nothing
+        return reader
+
+    monkeypatch.setattr(
+        module.OpensWithoutTheCapabilities, "open", classmethod(open_as_earlier_templates_did)
+    )
+    assert "EX301" not in results_of("OpensWithoutTheCapabilities", "N2", without=(MODEL,))["codes"]

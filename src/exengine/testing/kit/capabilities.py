@@ -92,7 +92,7 @@ class HonestCapabilities:
             for name, value in subject.can.items()
             if name in _ALSO_OF_READERS and getattr(opened.capabilities, name) != value
         ]
-        if type(opened).capabilities is DataStorage.capabilities:
+        if opened.capabilities is DataStorage.capabilities:
             differing = []  # readers from earlier templates declare no capabilities
         if differing:
             raise PromiseBrokenError(
