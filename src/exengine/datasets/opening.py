@@ -71,6 +71,8 @@ def _open(cls: type[DataStorage], path: str) -> DataStorage:
         raise
     except Exception as error:
         raise DatasetDamagedError(f"{path} cannot be read: {describe(error)}") from error
+    if dataset.capabilities is DataStorage.capabilities:  # a reader that declares none of its own
+        dataset.capabilities = cls.capabilities
     return dataset
 
 

@@ -125,7 +125,7 @@ def test_what_is_not_promised_says_which_capability_says_so(results_of):
     assert results["promises"]["F2"]["because"] == ["durable_flush=False"]
 
 
-def test_a_reader_that_declares_no_capabilities_is_accepted(results_of, module, monkeypatch):
+def test_a_reader_that_declares_no_capabilities_has_those_of_its_backend(results_of, module, monkeypatch):
     def open_as_earlier_templates_did(cls, path):
         reader = module.Disk.open(path)
         reader.capabilities = DataStorage.capabilities  # what a class inherits that declares nothing

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from exengine.kernel.capabilities import StorageCapabilities
-from exengine.kernel.data_storage_base import DataStorage
 from exengine.kernel.errors import (
     CoordinatesError,
     ExEngineError,
@@ -92,8 +91,6 @@ class HonestCapabilities:
             for name, value in subject.can.items()
             if name in _ALSO_OF_READERS and getattr(opened.capabilities, name) != value
         ]
-        if opened.capabilities is DataStorage.capabilities:
-            differing = []  # readers from earlier templates declare no capabilities
         if differing:
             raise PromiseBrokenError(
                 "N2",
